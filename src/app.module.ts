@@ -1,0 +1,80 @@
+import { Module, type DynamicModule } from '@nestjs/common';
+import { APP_FILTER, APP_GUARD } from '@nestjs/core';
+import { PassportModule } from '@nestjs/passport';
+import { ThrottlerModule } from '@nestjs/throttler';
+import type { FastifyRequest } from 'fastify';
+import { DataSource } from 'typeorm';
+import { Refusals } from './audit/refusals.ts';
+import { AuthGuard } from './auth/auth.guard.ts';
+import { DecisionPoint } from './auth/decision-point.ts';
+import { JwtStrategy } from './auth/jwt.strategy.ts';
+import { TokenVerifier } from './auth/token-verifier.ts';
+import { VerifiedTokens } from './auth/verified-tokens.ts';
+import { Catalogue } from './catalogue/catalogue.ts';
+import { TIERS } from './catalogue/tiers.ts';
+import { CompletionPipeline } from './completions/completion-pipeline.ts';
+import { CompletionsController } from './completions/completions.controller.ts';
+import { ModelsController } from './completions/models.controller.ts';
+import { BudgetsController } from './cost/budgets.controller.ts';
+import { Budgets } from './cost/budgets.ts';
+import { ENV } from './env.ts';
+import type { GatewayParts } from './gateway-parts.ts';
+import { OperationsModule } from './health/operations.module.ts';
+import { CLOCK } from './shared/clock.ts';
+import { ErrorFilter } from './shared/error.filter.ts';
+import { LOGGER } from './shared/logger.ts';
+import { GcraStorage } from './throttle/gcra-storage.ts';
+import { TenantThrottlerGuard } from './throttle/tenant-throttler.guard.ts';
+import { TenantDirectory } from './tenants/tenant-directory.ts';
+import { TenantsController } from './tenants/tenants.controller.ts';
+import { Tenants } from './tenants/tenants.ts';
+
+const MINUTE_MS = 60_000;
+
+/**
+ * The map of what is served. The parts themselves know nothing of Nest; here they meet their routes.
+ *
+ * Every request passes, in this order: the auth guard (closed unless declared public), the tenant's throttle, the controller. Whatever any of them
+ * throws ends in the error filter.
+ */
+@Module({})
+export class AppModule {
+  static forRoot(parts: GatewayParts): DynamicModule {
+    const operations = parts.settings.http.managementPort === undefined ? [OperationsModule.forRoot(parts.health, parts.registry)] : [];
+    return {
+      module: AppModule,
+      imports: [
+        PassportModule,
+        ThrottlerModule.forRoot({
+          throttlers: [{
+            ttl: MINUTE_MS,
+            limit: (context) => parts.tiers[context.switchToHttp().getRequest<FastifyRequest>().principal!.tier].requests_per_minute,
+          }],
+          storage: new GcraStorage(parts.clock),
+        }),
+        ...operations,
+      ],
+      controllers: [CompletionsController, ModelsController, TenantsController, BudgetsController],
+      providers: [
+        { provide: ENV, useValue: parts.settings },
+        { provide: LOGGER, useValue: parts.logger },
+        { provide: CLOCK, useValue: parts.clock },
+        { provide: TIERS, useValue: parts.tiers },
+        { provide: Catalogue, useValue: parts.catalogue },
+        { provide: DecisionPoint, useValue: parts.decisions },
+        { provide: CompletionPipeline, useValue: parts.pipeline },
+        { provide: TenantDirectory, useValue: parts.tenants },
+        { provide: TokenVerifier, useValue: parts.verifier },
+        { provide: VerifiedTokens, useValue: parts.verifiedTokens },
+        { provide: Refusals, useValue: parts.refusals },
+        { provide: DataSource, useValue: parts.dataSource },
+        { provide: Budgets, useValue: new Budgets(parts.dataSource) },
+        { provide: Tenants, useValue: new Tenants(parts.dataSource) },
+        JwtStrategy,
+        { provide: APP_GUARD, useClass: AuthGuard },
+        { provide: APP_GUARD, useClass: TenantThrottlerGuard },
+        { provide: APP_FILTER, useClass: ErrorFilter },
+      ],
+    };
+  }
+}

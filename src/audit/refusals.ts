@@ -1,0 +1,109 @@
+import type { Logger } from 'pino';
+import { Counter, type Registry } from 'prom-client';
+import { v7 as uuid } from 'uuid';
+
+import type { Journal } from '../journal/journal.ts';
+import { Gcra } from '../shared/gcra.ts';
+import type { Clock } from '../shared/clock.ts';
+import { auditEventText, leafEntry, type AuditEventFacts } from './audit-event.ts';
+
+/** A source may have this many refusals recorded one by one: a burst, then a steady rate. What goes beyond is counted. */
+const INDIVIDUAL = { perMinute: 1_200, burst: 200 };
+const AGGREGATES_MAX = 1_000;
+const FLUSH_MS = 1_000;
+const OTHER_SOURCES = 'other sources';
+
+interface Aggregate {
+  source: string;
+  errorCode: string;
+  count: number;
+  firstMs: number;
+  lastMs: number;
+}
+
+/**
+ * Records refused requests, in a lane of its own. Each is an event while its source behaves; a flood is counted per source and reason, and recorded
+ * as one event a second, so that an attacker can fill neither the journal's queue nor the log.
+ */
+export class Refusals {
+  readonly #limiter: Gcra;
+  readonly #recorded: Counter;
+  #aggregates = new Map<string, Aggregate>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    private readonly journal: Pick<Journal, 'commit'>,
+    private readonly clock: Clock,
+    private readonly logger: Logger,
+    registry: Registry,
+  ) {
+    this.#limiter = new Gcra(AGGREGATES_MAX * 10);
+    this.#recorded = new Counter({ name: 'novix_refusals_total', help: 'Refused requests, by error code and how they were recorded', labelNames: ['code', 'recorded'], registers: [registry] });
+  }
+
+  open(): void {
+    this.#timer = setInterval(() => void this.#flush(), FLUSH_MS);
+    this.#timer.unref();
+  }
+
+  /** Never rejects and never waits: a refusal is answered at once, whatever becomes of its record. */
+  record(facts: AuditEventFacts & { errorCode: string }): void {
+    const source = facts.actor.tenant ?? facts.ip;
+    const { allowed } = this.#limiter.hit(source, INDIVIDUAL.perMinute, INDIVIDUAL.burst, this.clock.monotonicMs());
+    if (!allowed) {
+      this.#count(source, facts);
+      return;
+    }
+    this.journal.commit({ id: facts.id, lane: 'refusal', entries: { audit_append: leafEntry(facts.id, auditEventText(facts)) } }).then(
+      () => this.#recorded.inc({ code: facts.errorCode, recorded: 'event' }),
+      () => this.#count(source, facts), // the journal is full or gone: it is counted, and recorded when it is back
+    );
+  }
+
+  /** Records what was counted so far. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#flush();
+  }
+
+  #count(source: string, { errorCode, timeMs }: { errorCode: string; timeMs: number }): void {
+    this.#recorded.inc({ code: errorCode, recorded: 'aggregate' });
+    let key = `${errorCode} ${source}`;
+    if (!this.#aggregates.has(key) && this.#aggregates.size >= AGGREGATES_MAX) key = `${errorCode} ${OTHER_SOURCES}`;
+    const aggregate = this.#aggregates.get(key);
+    if (aggregate) {
+      aggregate.count += 1;
+      aggregate.lastMs = timeMs;
+    } else {
+      this.#aggregates.set(key, { source: key.slice(errorCode.length + 1), errorCode, count: 1, firstMs: timeMs, lastMs: timeMs });
+    }
+  }
+
+  async #flush(): Promise<void> {
+    const aggregates = this.#aggregates;
+    this.#aggregates = new Map();
+    await Promise.all([...aggregates.values()].map((aggregate) => this.#write(aggregate)));
+  }
+
+  async #write(aggregate: Aggregate): Promise<void> {
+    const id = uuid();
+    const text = auditEventText({
+      id, phase: 'refusal', timeMs: aggregate.lastMs, requestId: id, operation: 'aggregate', ip: aggregate.source, httpStatus: undefined, errorCode: aggregate.errorCode,
+      activity: 'create', actor: { tenant: undefined, subject: undefined, tokenId: undefined, issuer: undefined, clientId: undefined },
+      details: { aggregate: { source: aggregate.source, count: aggregate.count, first: aggregate.firstMs, last: aggregate.lastMs } },
+    });
+    try {
+      await this.journal.commit({ id, lane: 'refusal', entries: { audit_append: leafEntry(id, text) } });
+    } catch (error) {
+      this.logger.debug({ err: error }, 'refusals: aggregate not recorded yet');
+      this.#restore(aggregate);
+    }
+  }
+
+  /** Puts an aggregate back that could not be written; it is merged with what was counted meanwhile. */
+  #restore(aggregate: Aggregate): void {
+    const key = `${aggregate.errorCode} ${aggregate.source}`;
+    const newer = this.#aggregates.get(key);
+    this.#aggregates.set(key, newer ? { ...newer, count: newer.count + aggregate.count, firstMs: aggregate.firstMs } : aggregate);
+  }
+}

@@ -1,0 +1,69 @@
+import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
+import { Reflector } from '@nestjs/core';
+import { AuthGuard as PassportAuthGuard } from '@nestjs/passport';
+import type { FastifyRequest } from 'fastify';
+import { CLOCK, type Clock } from '../shared/clock.ts';
+import { GatewayError, invalidToken } from '../shared/gateway-error.ts';
+import { bearerToken } from './bearer-token.ts';
+import type { Principal } from './principal.ts';
+import { ROUTE_ACCESS, type RouteAccess } from './route-access.ts';
+import { VerifiedTokens } from './verified-tokens.ts';
+
+/** Step 1 of a request's life, on every route: who is calling. A route that declares no access is closed. */
+@Injectable()
+export class AuthGuard extends PassportAuthGuard('jwt') {
+  readonly #accessByHandler = new WeakMap<object, RouteAccess>();
+
+  constructor(
+    @Inject(Reflector) private readonly reflector: Reflector,
+    @Inject(VerifiedTokens) private readonly verifiedTokens: VerifiedTokens,
+    @Inject(CLOCK) private readonly clock: Clock,
+  ) {
+    super();
+  }
+
+  override async canActivate(context: ExecutionContext): Promise<boolean> {
+    const access = this.#access(context);
+    if (access.kind === 'public') return true;
+    const request = context.switchToHttp().getRequest<FastifyRequest>();
+    request.principal = await this.#authenticate(request, context);
+    if (access.kind === 'roles') assertRole(request.principal, access.roles);
+    return true;
+  }
+
+  /** Passport reports failures here; they come from the strategy as gateway errors already, or as "no token". */
+  override handleRequest<User>(error: unknown, user: User | false, info: unknown): User {
+    if (error) throw error;
+    if (info instanceof GatewayError) throw info;
+    if (!user) throw invalidToken({ reason: info instanceof Error ? info.message : 'no token' });
+    return user;
+  }
+
+  async #authenticate(request: FastifyRequest, context: ExecutionContext): Promise<Principal> {
+    const token = bearerToken(request);
+    const known = token === null ? undefined : this.verifiedTokens.find(token, this.clock.nowMs());
+    if (known !== undefined) return known;
+    await super.canActivate(context);
+    const principal = (request as FastifyRequest & { user: Principal }).user;
+    this.verifiedTokens.remember(token!, principal);
+    return principal;
+  }
+
+  #access(context: ExecutionContext): RouteAccess {
+    const handler = context.getHandler();
+    let access = this.#accessByHandler.get(handler);
+    if (access === undefined) {
+      access = this.reflector.getAllAndOverride<RouteAccess | undefined>(ROUTE_ACCESS, [handler, context.getClass()]) ?? { kind: 'roles', roles: [] };
+      this.#accessByHandler.set(handler, access);
+    }
+    return access;
+  }
+}
+
+function assertRole(principal: Principal, roles: readonly string[]): void {
+  if (principal.roles.includes('platform-admin') || roles.some((role) => principal.roles.includes(role))) return;
+  throw new GatewayError('policy_denied', {
+    publicMessage: `This needs ${roles.length === 0 ? 'the role platform-admin' : `one of the roles ${['platform-admin', ...roles].join(', ')}`}.`,
+    internal: { subject: principal.subject, tenant: principal.tenantId },
+  });
+}

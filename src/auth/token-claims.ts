@@ -1,0 +1,44 @@
+import { Type, type Static } from 'typebox';
+import { Compile } from 'typebox/compile';
+import type { Tenant } from '../tenants/tenant.ts';
+import type { Principal } from './principal.ts';
+
+const Text = Type.String({ minLength: 1, maxLength: 512 });
+
+/** What a token must say, beyond a good signature, issuer, audience and time. */
+const TokenClaims = Type.Object({
+  iss: Text,
+  sub: Text,
+  jti: Text,
+  tenant: Text,
+  iat: Type.Number(),
+  exp: Type.Number(),
+  roles: Type.Optional(Type.Array(Text, { maxItems: 64 })),
+  attrs: Type.Optional(Type.Record(Text, Type.Union([Type.String({ maxLength: 1024 }), Type.Number(), Type.Array(Type.String({ maxLength: 1024 }), { maxItems: 64 })]))),
+  client_id: Type.Optional(Text),
+});
+export type TokenClaims = Static<typeof TokenClaims>;
+
+const validator = Compile(TokenClaims);
+
+/** The claims as a typed value; undefined where one is missing or mistyped. */
+export function readClaims(payload: unknown): TokenClaims | undefined {
+  return validator.Check(payload) ? (payload as TokenClaims) : undefined;
+}
+
+export function toPrincipal(claims: TokenClaims, tenant: Tenant): Principal {
+  // The role counts only in the tenant of the platform's own operators, whatever another tenant's identity provider may issue.
+  const roles = (claims.roles ?? []).filter((role) => role !== 'platform-admin' || tenant.id === 'platform');
+  return {
+    tenantId: tenant.id,
+    tier: tenant.tier,
+    subject: claims.sub,
+    roles,
+    attributes: claims.attrs ?? {},
+    clientId: claims.client_id,
+    issuer: claims.iss,
+    tokenId: claims.jti,
+    expiresAtMs: claims.exp * 1000,
+    mtls: false,
+  };
+}

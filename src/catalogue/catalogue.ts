@@ -1,0 +1,174 @@
+import { Type, type Static } from 'typebox';
+import { readConfigFile } from '../shared/config-files.ts';
+import { parseUsdPerMillion } from '../shared/usd-ticks.ts';
+
+/** Ticks per token, for the three kinds of token that xAI bills. */
+export interface TokenRates {
+  input: bigint;
+  cachedInput: bigint;
+  output: bigint;
+}
+
+export interface ModelPrice {
+  base: TokenRates;
+  /** Applies to every token of a request whose prompt has at least this many tokens, cached ones included. */
+  longContext: { fromPromptTokens: number; rates: TokenRates } | undefined;
+  priorityMultiplier: bigint;
+  source: string;
+  asOf: string;
+}
+
+export interface ReasoningFacts {
+  /** Values of `reasoning_effort` that the model takes; empty where it refuses the field. */
+  efforts: readonly string[];
+  defaultEffort: string;
+  /** Reasoning tokens to hold money for, by effort. */
+  allowanceTokens: Readonly<Record<string, number>>;
+}
+
+export interface Model {
+  id: string;
+  aliases: readonly string[];
+  endpoints: readonly string[];
+  contextTokens: number;
+  createdUnix: number | undefined;
+  capabilities: readonly string[];
+  refuses: readonly string[];
+  reasoning: ReasoningFacts | undefined;
+  firstByteTimeoutMs: number | undefined;
+  price: ModelPrice | undefined;
+  /** A careful (low) number of UTF-8 bytes per input token. */
+  bytesPerToken: number;
+  imageTokens: number;
+}
+
+/** A place that serves models: an endpoint with a key. */
+export interface Deployment {
+  id: string;
+  /** Undefined: the endpoint and key of the environment. */
+  baseUrl: string | undefined;
+  region: string;
+  accelerator: 'shared' | 'dedicated';
+  models: readonly string[];
+}
+
+/** What a caller's model name stands for. */
+export interface ResolvedModel {
+  /** As the caller wrote it. */
+  requested: string;
+  /** Our alias, where the name is one; else the model's id. */
+  name: string;
+  model: Model;
+  deployments: readonly Deployment[];
+}
+
+const Decimal = Type.String({ pattern: '^\\d+(\\.\\d+)?$' });
+const Rates = Type.Object({ input: Decimal, cached_input: Decimal, output: Decimal }, { additionalProperties: false });
+const ModelsFile = Type.Object({
+  defaults: Type.Object({
+    estimate: Type.Object({ bytes_per_token: Type.Number({ exclusiveMinimum: 0 }), image_tokens: Type.Integer({ minimum: 1 }) }, { additionalProperties: false }),
+    priority_multiplier: Type.Integer({ minimum: 1 }),
+  }, { additionalProperties: false }),
+  aliases: Type.Record(Type.String(), Type.Object({ model: Type.String() }, { additionalProperties: false })),
+  deployments: Type.Array(Type.Object({
+    id: Type.String(), base_url: Type.String(), models: Type.Array(Type.String()), region: Type.String(),
+    accelerator: Type.Union([Type.Literal('shared'), Type.Literal('dedicated')]),
+  }, { additionalProperties: false }), { minItems: 1 }),
+  models: Type.Array(Type.Object({
+    id: Type.String(), aliases: Type.Array(Type.String()), endpoints: Type.Array(Type.String()), context_tokens: Type.Integer({ minimum: 1 }),
+    created_unix: Type.Optional(Type.Integer()), capabilities: Type.Array(Type.String()), refuses: Type.Array(Type.String()),
+    reasoning: Type.Optional(Type.Object({
+      efforts: Type.Array(Type.String()), default_effort: Type.String(), allowance_tokens: Type.Record(Type.String(), Type.Integer({ minimum: 0 })),
+    }, { additionalProperties: false })),
+    first_byte_timeout_ms: Type.Optional(Type.Integer({ minimum: 1 })),
+    price: Type.Optional(Type.Object({
+      usd_per_million: Rates,
+      long_context: Type.Optional(Type.Object({ from_prompt_tokens: Type.Integer({ minimum: 1 }), usd_per_million: Rates }, { additionalProperties: false })),
+      source: Type.String(), as_of: Type.String(),
+    }, { additionalProperties: false })),
+  }, { additionalProperties: false })),
+}, { additionalProperties: false });
+type ModelsFile = Static<typeof ModelsFile>;
+
+/** Names, prices and properties of all models, from `config/models.yaml`. */
+export class Catalogue {
+  readonly #byName = new Map<string, ResolvedModel>();
+  /** Ids that `GET /v1/models` lists: our aliases first, then the provider's models. */
+  readonly listedNames: readonly string[];
+
+  constructor(file: ModelsFile) {
+    const models = file.models.map((entry) => toModel(entry, file.defaults));
+    const deployments = file.deployments.map(toDeployment);
+    const add = (name: string, shownAs: string, model: Model): void => {
+      if (this.#byName.has(name)) throw new Error(`config/models.yaml: the name ${name} stands for two models`);
+      const serving = deployments.filter((deployment) => deployment.models.includes('*') || deployment.models.includes(shownAs));
+      this.#byName.set(name, { requested: name, name: shownAs, model, deployments: serving });
+    };
+    for (const model of models) for (const name of [model.id, ...model.aliases]) add(name, model.id, model);
+    for (const [alias, { model: id }] of Object.entries(file.aliases)) {
+      const model = models.find((candidate) => candidate.id === id);
+      if (!model) throw new Error(`config/models.yaml: alias ${alias} names the unknown model ${id}`);
+      add(alias, alias, model);
+    }
+    this.listedNames = [...Object.keys(file.aliases), ...models.map((model) => model.id)];
+  }
+
+  /** Finds a model by id or alias; undefined when nothing has that name. */
+  resolve(name: string): ResolvedModel | undefined {
+    return this.#byName.get(name);
+  }
+}
+
+export function loadCatalogue(): Catalogue {
+  return new Catalogue(readConfigFile('models.yaml', ModelsFile));
+}
+
+function toModel(entry: ModelsFile['models'][number], defaults: ModelsFile['defaults']): Model {
+  const price = entry.price;
+  return {
+    id: entry.id,
+    aliases: entry.aliases,
+    endpoints: entry.endpoints,
+    contextTokens: entry.context_tokens,
+    createdUnix: entry.created_unix,
+    capabilities: entry.capabilities,
+    refuses: entry.refuses,
+    reasoning: entry.reasoning && {
+      efforts: entry.reasoning.efforts,
+      defaultEffort: entry.reasoning.default_effort,
+      allowanceTokens: entry.reasoning.allowance_tokens,
+    },
+    firstByteTimeoutMs: entry.first_byte_timeout_ms,
+    price: price && {
+      base: toRates(entry.id, price.usd_per_million),
+      longContext: price.long_context && {
+        fromPromptTokens: price.long_context.from_prompt_tokens,
+        rates: toRates(entry.id, price.long_context.usd_per_million),
+      },
+      priorityMultiplier: BigInt(defaults.priority_multiplier),
+      source: price.source,
+      asOf: price.as_of,
+    },
+    bytesPerToken: defaults.estimate.bytes_per_token,
+    imageTokens: defaults.estimate.image_tokens,
+  };
+}
+
+function toRates(modelId: string, usd: { input: string; cached_input: string; output: string }): TokenRates {
+  const ticks = (text: string): bigint => {
+    const parsed = parseUsdPerMillion(text);
+    if (parsed === undefined || parsed === 0n) throw new Error(`config/models.yaml: ${modelId}: ${text} is no price of whole ticks per token above zero`);
+    return parsed;
+  };
+  return { input: ticks(usd.input), cachedInput: ticks(usd.cached_input), output: ticks(usd.output) };
+}
+
+function toDeployment(entry: ModelsFile['deployments'][number]): Deployment {
+  return {
+    id: entry.id,
+    baseUrl: entry.base_url === 'env' ? undefined : entry.base_url,
+    region: entry.region,
+    accelerator: entry.accelerator,
+    models: entry.models,
+  };
+}

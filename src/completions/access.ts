@@ -1,0 +1,65 @@
+import { v7 as uuid } from 'uuid';
+import type { CallEnvironment, CallFacts, DataClass, DecisionPoint } from '../auth/decision-point.ts';
+import type { Principal } from '../auth/principal.ts';
+import type { Candidate, Plan } from '../cost/plan.ts';
+import type { Tiers } from '../catalogue/tiers.ts';
+import { GatewayError } from '../shared/gateway-error.ts';
+import { TICKS_PER_USD } from '../shared/usd-ticks.ts';
+
+/** Why a call was let in: the rule that decided, at which state of the rules. */
+export interface AccessDecision {
+  id: string;
+  revision: string;
+  policy: string | undefined;
+  rule: string | undefined;
+  dataClass: DataClass;
+  /** What is left of the plan's candidates. */
+  candidates: readonly Candidate[];
+}
+
+export interface AccessFacts {
+  stream: boolean;
+  dataClass: DataClass;
+  capabilities: readonly string[];
+}
+
+/**
+ * Step 5 of a request's life: filters the plan's candidates by policy.
+ *
+ * @throws {GatewayError} `policy_denied` when nothing is left
+ */
+export function authorize(decisions: DecisionPoint, tiers: Tiers, principal: Principal, plan: Plan, facts: AccessFacts, environment: CallEnvironment): AccessDecision {
+  const id = uuid();
+  const dedicatedAllowed = tiers[principal.tier].dedicated_accelerators;
+  let last: ReturnType<DecisionPoint['decide']> | undefined;
+  const candidates: Candidate[] = [];
+  for (const candidate of plan.candidates) {
+    if (candidate.deployment.accelerator === 'dedicated' && !dedicatedAllowed) continue;
+    last = decisions.decide(principal, callFacts(plan, candidate, facts), environment);
+    if (last.allowed) candidates.push(candidate);
+  }
+  if (candidates.length > 0) {
+    return { id, revision: decisions.revision, policy: last?.policy, rule: last?.rule, dataClass: facts.dataClass, candidates };
+  }
+  const error = new GatewayError('policy_denied', {
+    publicMessage: `The policy does not allow this call. ${last?.reason ?? 'No rule allows it.'}`,
+    internal: { decisionId: id, revision: decisions.revision, policy: last?.policy, rule: last?.rule },
+  });
+  error.decisionId = id;
+  throw error;
+}
+
+function callFacts(plan: Plan, candidate: Candidate, facts: AccessFacts): CallFacts {
+  const { requested, name, model } = plan.resolved;
+  return {
+    modelNames: [requested, name, model.id],
+    model: name,
+    stream: facts.stream,
+    dataClass: facts.dataClass,
+    maxTokens: plan.maxOutputTokens,
+    // A rule compares it with a limit someone typed; whole ticks matter only where money moves.
+    estimatedCostUsd: Number(plan.holdTicks) / Number(TICKS_PER_USD),
+    capabilities: facts.capabilities,
+    deployment: { region: candidate.deployment.region, accelerator: candidate.deployment.accelerator },
+  };
+}

@@ -1,0 +1,163 @@
+import { v7 as uuid } from 'uuid';
+import { actorOf, leafEntry } from '../audit/audit-event.ts';
+import type { Commitments, RequestCommitter } from '../audit/commitments.ts';
+import type { Principal } from '../auth/principal.ts';
+import { holdEntry, LEDGER_VERDICT, settlementEntry, type Hold, type SettlementKind } from '../cost/ledger-entry.ts';
+import type { Candidate, Plan } from '../cost/plan.ts';
+import type { Journal } from '../journal/journal.ts';
+import type { Operation } from '../journal/operation.ts';
+import type { Clock } from '../shared/clock.ts';
+import { GatewayError } from '../shared/gateway-error.ts';
+import type { Replica } from '../shared/replica.ts';
+import type { AccessDecision } from './access.ts';
+import { intentText, outcomeText, type CallEnd, type CallIdentity } from './call-record.ts';
+
+/** A hold outlives the longest call by this much, before its own process takes it for forgotten. */
+const EXPIRY_MARGIN_MS = 60_000;
+
+export interface AdmissionRequest {
+  requestId: string;
+  principal: Principal;
+  plan: Plan;
+  candidate: Candidate;
+  decision: AccessDecision;
+  operation: string;
+  ip: string;
+  stream: boolean;
+  body: Buffer;
+  apiVersion: string | undefined;
+  totalTimeoutMs: number;
+}
+
+/** Steps 7 and 9 of a request's life: the intent and the hold in one commit, the outcome and the settlement in another. */
+export class Admission {
+  #open = 0;
+
+  constructor(
+    private readonly journal: Journal,
+    private readonly commitments: Commitments,
+    private readonly replica: Replica,
+    private readonly clock: Clock,
+  ) {}
+
+  /** Calls admitted and not yet settled. */
+  get open(): number {
+    return this.#open;
+  }
+
+  /**
+   * @returns a call that must be settled, whatever happens to it
+   * @throws {GatewayError} `budget_exceeded`, `audit_unavailable`, `overloaded`
+   */
+  async admit(request: AdmissionRequest): Promise<AdmittedCall> {
+    const { principal, plan, candidate, decision } = request;
+    if (!this.journal.available) await this.journal.commit({ id: request.requestId, lane: 'admission', entries: {} }); // says why not
+    const nowMs = this.clock.nowMs();
+    const committer = await this.#committer(principal.tenantId, request.requestId, nowMs);
+    const identity: CallIdentity = {
+      requestId: request.requestId, holdId: uuid(), actor: actorOf(principal), operation: request.operation, ip: request.ip, startedAtMs: nowMs,
+      context: {
+        sub: principal.subject, model: plan.resolved.name, upstream_model: candidate.model.id, deployment: candidate.deployment.id, stream: request.stream,
+        decision_id: decision.id, operation: request.operation, ip: request.ip,
+      },
+    };
+    const hold: Hold = {
+      id: identity.holdId, requestId: request.requestId, tenantId: principal.tenantId, scopes: budgetScopes(principal, plan), amountTicks: plan.holdTicks,
+      replicaId: this.replica.id, expiresAtMs: nowMs + request.totalTimeoutMs + EXPIRY_MARGIN_MS, context: identity.context,
+    };
+    const leafId = uuid();
+    const text = intentText(leafId, identity, principal, plan, candidate, decision, request.apiVersion, committer.commit('prompt', request.body));
+    const call = new AdmittedCall(this.journal, this.clock, identity, committer, () => {
+      this.#open -= 1;
+    });
+    const verdict = await this.journal.commit({
+      id: leafId, lane: 'admission', entries: { ledger_apply: holdEntry(hold), audit_append: leafEntry(leafId, text) },
+      onCommittedAfterGivingUp: () => {
+        this.#open += 1;
+        void call.settle(neverSent());
+      },
+    });
+    if (verdict !== LEDGER_VERDICT.fine) throw budgetExceeded(verdict, plan);
+    this.#open += 1;
+    return call;
+  }
+
+  async #committer(tenantId: string, requestId: string, nowMs: number): Promise<RequestCommitter> {
+    try {
+      return await this.commitments.forRequest(tenantId, requestId, nowMs);
+    } catch (cause) {
+      throw new GatewayError('audit_unavailable', { publicMessage: 'The audit log cannot be written at the moment, and no call is made without a record. Try again shortly.', retryAfterSeconds: 2, cause });
+    }
+  }
+}
+
+/** A call whose intent is on record and whose money is held. */
+export class AdmittedCall {
+  constructor(
+    private readonly journal: Journal,
+    private readonly clock: Clock,
+    readonly identity: CallIdentity,
+    readonly committer: RequestCommitter,
+    private readonly onSettled: () => void,
+  ) {}
+
+  /**
+   * Records how the call ended and charges it.
+   *
+   * @returns whether the database has it; otherwise the local spool does
+   * @throws when not even the spool could be written: then the sweeper charges the hold
+   */
+  async settle(end: CallEnd): Promise<boolean> {
+    const nowMs = this.clock.nowMs();
+    const leafId = uuid();
+    try {
+      const verdict = await this.journal.commitOrSpool({
+        id: leafId, lane: 'outcome',
+        entries: {
+          ledger_apply: this.#settlement(end.outcome === 'never_sent' ? 'release' : 'settle', end),
+          audit_append: leafEntry(leafId, outcomeText(leafId, 'outcome', this.identity, end, nowMs)),
+        },
+        otherwise: this.#correction(leafId, end, nowMs),
+      });
+      return verdict !== 'spooled' && verdict !== LEDGER_VERDICT.unknownHold;
+    } finally {
+      this.onSettled();
+    }
+  }
+
+  /** Where the sweeper took this process for dead and charged the hold, the outcome becomes a correction. Built only when asked for. */
+  #correction(leafId: string, end: CallEnd, nowMs: number): NonNullable<Operation['otherwise']> {
+    return {
+      verdict: LEDGER_VERDICT.late,
+      entries: () => ({ ledger_apply: this.#settlement('correct', end), audit_append: leafEntry(leafId, outcomeText(leafId, 'change', this.identity, end, nowMs)) }),
+    };
+  }
+
+  #settlement(kind: SettlementKind, end: CallEnd): string {
+    return settlementEntry({ kind, holdId: this.identity.holdId, outcome: end.outcome, usage: end.usage, charge: end.charge });
+  }
+}
+
+/** The end of a call of which no byte went upstream: it is free. */
+export function neverSent(error?: GatewayError): CallEnd {
+  return {
+    outcome: 'never_sent', httpStatus: error?.status, errorCode: error?.code ?? 'audit_unavailable', usage: undefined,
+    charge: { ticks: 0n, basis: 'free', providerTicks: undefined, computedTicks: undefined, drift: false }, attempts: [], answerCommitment: undefined,
+  };
+}
+
+function budgetScopes(principal: Principal, plan: Plan): string[] {
+  const scopes = ['tenant', `user:${principal.subject}`, `model:${plan.resolved.name}`];
+  const { team } = principal.attributes;
+  if (typeof team === 'string') scopes.push(`team:${team}`);
+  return scopes;
+}
+
+function budgetExceeded(verdict: number, plan: Plan): GatewayError {
+  return new GatewayError('budget_exceeded', {
+    publicMessage: verdict === LEDGER_VERDICT.noBudget
+      ? 'The tenant has no budget, so it may spend nothing. Ask the platform team for one.'
+      : 'What is left of a budget does not cover what this call may cost. Lower max_completion_tokens, or ask the owner of the budget to raise it.',
+    internal: { verdict, holdTicks: String(plan.holdTicks) },
+  });
+}

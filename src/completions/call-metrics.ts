@@ -1,0 +1,45 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { CallEnd, CallIdentity } from './call-record.ts';
+
+/** Counters of calls by model and outcome. Labels come from the catalogue and closed unions, so their number is bounded. */
+export class CallMetrics {
+  readonly priceDrift: Counter;
+  readonly usageUnreadable: Counter;
+  readonly #calls: Counter;
+  readonly #seconds: Histogram;
+  readonly #firstByteSeconds: Histogram;
+  readonly #tokens: Counter;
+  readonly #costUsd: Counter;
+
+  constructor(registry: Registry, open: () => number) {
+    const registers = [registry];
+    const labelNames = ['model'];
+    this.#calls = new Counter({ name: 'novix_calls_total', help: 'Calls that were admitted, by outcome', labelNames: ['model', 'outcome'], registers });
+    this.#seconds = new Histogram({ name: 'novix_call_seconds', help: 'From admission to the end of the answer', labelNames, buckets: [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900], registers });
+    this.#firstByteSeconds = new Histogram({ name: 'novix_upstream_first_byte_seconds', help: 'From dispatch to the first byte of the body', labelNames, buckets: [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900], registers });
+    this.#tokens = new Counter({ name: 'novix_tokens_total', help: 'Tokens billed, by kind', labelNames: ['model', 'kind'], registers });
+    this.#costUsd = new Counter({ name: 'novix_charged_usd_total', help: 'Charges, rounded to floats for display; the ledger has the exact figures', labelNames, registers });
+    this.priceDrift = new Counter({ name: 'novix_price_drift_total', help: 'Answers whose price was not what the price table says', labelNames, registers });
+    this.usageUnreadable = new Counter({ name: 'novix_usage_unreadable_total', help: 'Whole answers without believable usage', labelNames, registers });
+    registry.registerMetric(new Gauge({
+      name: 'novix_calls_in_flight', help: 'Calls admitted and not yet settled', registers: [],
+      collect() {
+        this.set(open());
+      },
+    }));
+  }
+
+  ended({ context, startedAtMs }: CallIdentity, end: CallEnd, nowMs: number): void {
+    const model = context.upstream_model;
+    this.#calls.inc({ model, outcome: end.outcome });
+    this.#seconds.observe({ model }, Math.max(0, nowMs - startedAtMs) / 1000);
+    const firstByteMs = end.attempts.at(-1)?.firstByteMs;
+    if (firstByteMs !== undefined) this.#firstByteSeconds.observe({ model }, firstByteMs / 1000);
+    this.#costUsd.inc({ model }, Number(end.charge.ticks) / 1e10);
+    if (end.usage === undefined) return;
+    this.#tokens.inc({ model, kind: 'input' }, end.usage.inputTokens);
+    this.#tokens.inc({ model, kind: 'cached_input' }, end.usage.cachedInputTokens);
+    this.#tokens.inc({ model, kind: 'output' }, end.usage.outputTokens);
+    this.#tokens.inc({ model, kind: 'reasoning' }, end.usage.reasoningTokens);
+  }
+}

@@ -1,0 +1,91 @@
+import type { Principal } from '../auth/principal.ts';
+import { actorOf, auditEventText, type AuditActor, type Commitment } from '../audit/audit-event.ts';
+import type { TokenUsage } from '../catalogue/token-price.ts';
+import type { Charge } from '../cost/charge.ts';
+import type { HoldContext } from '../cost/ledger-entry.ts';
+import type { Candidate, Plan } from '../cost/plan.ts';
+import type { AccessDecision } from './access.ts';
+
+/** How an admitted call ended. */
+export type CallOutcome = 'completed' | 'failed' | 'aborted' | 'never_sent' | 'unknown';
+
+export interface CallIdentity {
+  requestId: string;
+  holdId: string;
+  actor: AuditActor;
+  operation: string;
+  ip: string;
+  /** Epoch milliseconds of admission. */
+  startedAtMs: number;
+  context: HoldContext;
+}
+
+/** One attempt at the provider, for the record. */
+export interface Attempt {
+  deployment: string;
+  providerRequestId: string | undefined;
+  zeroDataRetention: string | undefined;
+  status: number | undefined;
+  errorCode: string | undefined;
+  firstByteMs: number | undefined;
+}
+
+export interface CallEnd {
+  outcome: CallOutcome;
+  httpStatus: number | undefined;
+  errorCode: string | undefined;
+  usage: TokenUsage | undefined;
+  charge: Charge;
+  attempts: readonly Attempt[];
+  answerCommitment: Commitment | undefined;
+}
+
+/** The record made before a call: who, what, by which rules, and for how much. */
+export function intentText(id: string, call: CallIdentity, principal: Principal, plan: Plan, candidate: Candidate, decision: AccessDecision, apiVersion: string | undefined, prompt: Commitment): string {
+  return auditEventText({
+    id, phase: 'intent', timeMs: call.startedAtMs, requestId: call.requestId, actor: actorOf(principal), operation: call.operation, ip: call.ip,
+    httpStatus: undefined, errorCode: undefined, activity: 'create',
+    details: {
+      hold_id: call.holdId,
+      decision: { id: decision.id, revision: decision.revision, policy: decision.policy, rule: decision.rule },
+      model: { requested: plan.resolved.requested, alias: plan.resolved.name, upstream: candidate.model.id },
+      deployment: candidate.deployment.id,
+      api_version: apiVersion,
+      plan: { input_tokens: plan.inputTokens, max_output_tokens: plan.maxOutputTokens, reasoning_tokens: plan.reasoningTokens, choices: plan.choices, priority: plan.priority },
+      hold_ticks: String(plan.holdTicks),
+      price: { input: String(candidate.price.base.input), cached_input: String(candidate.price.base.cachedInput), output: String(candidate.price.base.output), as_of: candidate.price.asOf },
+      data_class: decision.dataClass,
+      stream: call.context.stream,
+      prompt_commitment: prompt,
+    },
+  });
+}
+
+/**
+ * The record made after a call.
+ *
+ * @param phase `change` where the sweeper had recorded an outcome before: then this corrects it
+ */
+export function outcomeText(id: string, phase: 'outcome' | 'change', call: CallIdentity, end: CallEnd, nowMs: number): string {
+  return auditEventText({
+    id, phase, timeMs: nowMs, requestId: call.requestId, actor: call.actor, operation: call.operation, ip: call.ip,
+    httpStatus: end.httpStatus, errorCode: end.errorCode, activity: phase === 'change' ? 'update' : 'create',
+    details: {
+      hold_id: call.holdId,
+      ...(phase === 'change' ? { change: 'settlement_correction' } : {}),
+      outcome: end.outcome,
+      decision: { id: call.context.decision_id },
+      model: { requested: call.context.model, upstream: call.context.upstream_model },
+      deployment: call.context.deployment,
+      attempts: end.attempts,
+      usage: end.usage && {
+        input_tokens: end.usage.inputTokens, cached_input_tokens: end.usage.cachedInputTokens, output_tokens: end.usage.outputTokens, reasoning_tokens: end.usage.reasoningTokens,
+      },
+      charge: {
+        ticks: String(end.charge.ticks), basis: end.charge.basis, provider_ticks: end.charge.providerTicks?.toString(), computed_ticks: end.charge.computedTicks?.toString(),
+      },
+      duration_ms: Math.max(0, Math.round(nowMs - call.startedAtMs)),
+      answer_commitment: end.answerCommitment,
+    },
+  });
+}

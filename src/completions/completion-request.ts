@@ -1,0 +1,108 @@
+import { isUtf8 } from 'node:buffer';
+import { Type, type Static } from 'typebox';
+import { Compile } from 'typebox/compile';
+import { GatewayError } from '../shared/gateway-error.ts';
+import { jsonMembers, type JsonMember } from './json-members.ts';
+import { oneOf } from '../shared/one-of.ts';
+
+const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Optional(Type.Union([schema, Type.Null()]));
+
+const ContentPart = Type.Object({ type: Type.String({ minLength: 1 }) });
+const Message = Type.Object({
+  role: oneOf(['system', 'developer', 'user', 'assistant', 'tool', 'function']),
+  content: Nullable(Type.Union([Type.String(), Type.Array(ContentPart)])),
+});
+const Tool = Type.Object({ type: Type.String({ minLength: 1 }) });
+
+/**
+ * A chat completion request, as far as the gateway reads it. Fields it does not know are allowed everywhere, and go upstream untouched.
+ *
+ * @see https://platform.openai.com/docs/api-reference/chat
+ */
+export const CompletionRequestSchema = Type.Object({
+  model: Nullable(Type.String({ minLength: 1, maxLength: 256, description: 'Model id or alias; the default model where absent' })),
+  messages: Type.Array(Message, { minItems: 1 }),
+  stream: Nullable(Type.Boolean()),
+  stream_options: Nullable(Type.Object({ include_usage: Nullable(Type.Boolean()) })),
+  max_completion_tokens: Nullable(Type.Integer({ minimum: 1 })),
+  max_tokens: Nullable(Type.Integer({ minimum: 1, description: 'Older name of max_completion_tokens' })),
+  temperature: Nullable(Type.Number({ minimum: 0, maximum: 2 })),
+  top_p: Nullable(Type.Number({ minimum: 0, maximum: 1 })),
+  n: Nullable(Type.Integer({ minimum: 1, maximum: 128 })),
+  seed: Nullable(Type.Integer()),
+  stop: Nullable(Type.Union([Type.String(), Type.Array(Type.String(), { maxItems: 8 })])),
+  frequency_penalty: Nullable(Type.Number({ minimum: -2, maximum: 2 })),
+  presence_penalty: Nullable(Type.Number({ minimum: -2, maximum: 2 })),
+  reasoning_effort: Nullable(Type.String()),
+  response_format: Nullable(Type.Object({ type: Type.String() })),
+  tools: Nullable(Type.Array(Tool, { maxItems: 350 })),
+  parallel_tool_calls: Nullable(Type.Boolean()),
+  service_tier: Nullable(Type.String()),
+  deferred: Nullable(Type.Boolean()),
+  user: Nullable(Type.String()),
+});
+export type CompletionRequest = Static<typeof CompletionRequestSchema>;
+
+const validator = Compile(CompletionRequestSchema);
+
+/** A request as bytes and as a value; the bytes are what goes upstream. */
+export interface ParsedRequest {
+  body: Buffer;
+  members: readonly JsonMember[];
+  request: CompletionRequest;
+}
+
+/**
+ * Step 3 of a request's life.
+ *
+ * @throws {GatewayError} `invalid_request`, naming the field at fault
+ */
+export function parseCompletionRequest(body: Buffer): ParsedRequest {
+  const value = parseJsonObject(body);
+  if (!validator.Check(value)) throw invalid(value);
+  const members = jsonMembers(body);
+  const seen = new Set<string>();
+  for (const { key } of members) {
+    // Two readers of the same text must not see two requests: we would check the one, and the provider might answer the other.
+    if (seen.has(key)) throw new GatewayError('invalid_request', { publicMessage: `The field ${shown(key)} is given twice.`, param: shown(key) });
+    seen.add(key);
+  }
+  return { body, members, request: value as CompletionRequest };
+}
+
+/** @throws {GatewayError} `invalid_request` when the bytes are no JSON object in UTF-8 */
+export function parseJsonObject(body: Buffer): object {
+  if (body.length === 0) throw new GatewayError('invalid_request', { publicMessage: 'The request has no body. Send a JSON object.' });
+  if (!isUtf8(body)) throw new GatewayError('invalid_request', { publicMessage: 'The body is not valid UTF-8.' });
+  let value: unknown;
+  try {
+    value = JSON.parse(body.toString());
+  } catch (cause) {
+    throw new GatewayError('invalid_request', { publicMessage: 'The body is not valid JSON.', cause });
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new GatewayError('invalid_request', { publicMessage: 'The body must be a JSON object.' });
+  return value;
+}
+
+function invalid(value: object): GatewayError {
+  // Of a union's faults the deepest says most: it is the one about the branch that nearly fitted.
+  const faults = [...validator.Errors(value)];
+  const fault = faults.reduce((deepest, one) => (depth(one.instancePath) > depth(deepest.instancePath) ? one : deepest), faults[0]!);
+  const missing = fault.keyword === 'required' ? (fault.params as { requiredProperties?: string[] }).requiredProperties?.[0] : undefined;
+  const param = paramName(missing === undefined ? fault.instancePath : `${fault.instancePath}/${missing}`);
+  const what = missing === undefined ? fault.message : 'is required';
+  return new GatewayError('invalid_request', { publicMessage: `${param === '' ? 'The body' : param} ${what}.`, ...(param === '' ? {} : { param }) });
+}
+
+function depth(path: string): number {
+  return path.split('/').length;
+}
+
+/** `/messages/0/role` as callers write it: `messages[0].role`. */
+function paramName(pointer: string): string {
+  return shown(pointer.split('/').slice(1).reduce((path, part) => (/^\d+$/.test(part) ? `${path}[${part}]` : path === '' ? part : `${path}.${part}`), ''));
+}
+
+function shown(key: string): string {
+  return key.replace(/\p{Cc}/gu, ' ').slice(0, 200);
+}

@@ -1,0 +1,93 @@
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import { Counter, type Registry } from 'prom-client';
+import { v7 as uuid } from 'uuid';
+import { leafEntry } from '../audit/audit-event.ts';
+import { settlementEntry, type HoldContext } from '../cost/ledger-entry.ts';
+import type { Journal } from '../journal/journal.ts';
+import type { Clock } from '../shared/clock.ts';
+import { REPLICA_DEAD_AFTER_SECONDS, type Replica } from '../shared/replica.ts';
+import { outcomeText, type CallEnd } from './call-record.ts';
+
+const SWEEP_MS = 5_000;
+const HOLDS_PER_SWEEP = 500;
+
+interface OrphanedHold {
+  id: string;
+  request_id: string;
+  tenant_id: string;
+  amount_ticks: string;
+  context: HoldContext;
+  created_at: Date;
+}
+
+/**
+ * Closes the calls of processes that died: each is charged its whole hold, since the provider may have billed it, and gets the outcome `unknown`.
+ * Calls of live processes are left alone, but for our own that are past every time limit. Two sweepers at once do no harm: the ledger lets a hold be
+ * resolved once, and whoever comes second records nothing.
+ */
+export class OrphanSweeper {
+  readonly #swept: Counter;
+  #timer: NodeJS.Timeout | undefined;
+  #sweeping: Promise<void> = Promise.resolve();
+
+  constructor(
+    private readonly pool: Pool,
+    private readonly journal: Journal,
+    private readonly replica: Replica,
+    private readonly clock: Clock,
+    private readonly logger: Logger,
+    registry: Registry,
+  ) {
+    this.#swept = new Counter({ name: 'novix_holds_expired_total', help: 'Holds charged because their process died', registers: [registry] });
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => {
+      this.#sweeping = this.#sweeping.then(() => this.sweep()).catch((error: unknown) => this.logger.warn({ err: error }, 'sweeper: interrupted'));
+    }, SWEEP_MS);
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#sweeping;
+  }
+
+  async sweep(): Promise<void> {
+    // After an outage of the database every heartbeat is stale, also those of the living.
+    const othersHadTheirChance = this.replica.connectedForMs() > REPLICA_DEAD_AFTER_SECONDS * 1_000;
+    const answer = await this.pool.query<OrphanedHold>(
+      `SELECT h.id, h.request_id, h.tenant_id, h.amount_ticks, h.context, h.created_at FROM holds h
+       WHERE h.state IN ('held', 'sent') AND (
+         (h.replica_id = $1 AND h.expires_at < now())
+         OR h.replica_id IN (SELECT r.id FROM replicas r WHERE r.id <> $1
+              AND (r.stopped_at IS NOT NULL OR (r.last_seen_at < now() - make_interval(secs => $2) AND $3))))
+       ORDER BY h.id LIMIT $4`,
+      [this.replica.id, REPLICA_DEAD_AFTER_SECONDS, othersHadTheirChance, HOLDS_PER_SWEEP],
+    );
+    if (answer.rows.length === 0) return;
+    await Promise.all(answer.rows.map((hold) => this.#close(hold)));
+    this.#swept.inc(answer.rows.length);
+    this.logger.warn({ holds: answer.rows.length }, 'sweeper: charged the holds of calls whose process is gone');
+  }
+
+  async #close(hold: OrphanedHold): Promise<void> {
+    const id = uuid();
+    const { context } = hold;
+    const end: CallEnd = {
+      outcome: 'unknown', httpStatus: undefined, errorCode: 'process_died', usage: undefined, attempts: [], answerCommitment: undefined,
+      charge: { ticks: BigInt(hold.amount_ticks), basis: 'hold', providerTicks: undefined, computedTicks: undefined, drift: false },
+    };
+    const call = {
+      requestId: hold.request_id, holdId: hold.id, operation: context.operation, ip: context.ip, startedAtMs: hold.created_at.getTime(), context,
+      actor: { tenant: hold.tenant_id, subject: context.sub, tokenId: undefined, issuer: undefined, clientId: undefined },
+    };
+    await this.journal.commit({
+      id, lane: 'outcome',
+      entries: {
+        ledger_apply: settlementEntry({ kind: 'expire', holdId: hold.id, outcome: end.outcome, usage: undefined, charge: end.charge }),
+        audit_append: leafEntry(id, outcomeText(id, 'outcome', call, end, this.clock.nowMs())),
+      },
+    });
+  }
+}

@@ -1,0 +1,87 @@
+import type { DataSource, EntityManager } from 'typeorm';
+import { MoreThan, QueryFailedError } from 'typeorm';
+import { v7 as uuid } from 'uuid';
+import { GatewayError } from '../shared/gateway-error.ts';
+import type { Page } from '../shared/paging.ts';
+import { Tenant } from '../tenants/tenant.ts';
+import { Budget, periodAt, type BudgetWindow } from './budget.ts';
+
+const UNIQUE_VIOLATION = '23505';
+
+export interface NewBudget {
+  tenantId: string;
+  scope: string;
+  window: BudgetWindow;
+  limitTicks: bigint;
+  warnAt: string[];
+}
+
+/** Reads and writes budgets for the admin API. What is spent and held is the ledger's business alone. */
+export class Budgets {
+  constructor(private readonly dataSource: DataSource) {}
+
+  /**
+   * @param alongside runs in the same transaction, for the audit record
+   * @throws {GatewayError} `not_found` without the tenant, `already_exists` for a second budget of the same scope and window
+   */
+  async create(budget: NewBudget, nowMs: number, alongside: (manager: EntityManager, created: Budget) => Promise<void>): Promise<Budget> {
+    try {
+      return await this.dataSource.transaction(async (manager) => {
+        if (!(await manager.existsBy(Tenant, { id: budget.tenantId }))) throw noTenant(budget.tenantId);
+        const { start, end } = periodAt(budget.window, nowMs);
+        const id = uuid();
+        await manager.insert(Budget, { ...budget, id, periodStart: start, periodEnd: end, spentTicks: 0n, heldTicks: 0n });
+        const created = await manager.findOneByOrFail(Budget, { id });
+        await alongside(manager, created);
+        return created;
+      });
+    } catch (error) {
+      if (error instanceof QueryFailedError && (error.driverError as { code?: string }).code === UNIQUE_VIOLATION) {
+        throw new GatewayError('already_exists', { publicMessage: `The tenant has a budget of this scope and window already. Change its limit instead.`, cause: error });
+      }
+      throw error;
+    }
+  }
+
+  async find(id: string, tenantId: string | undefined): Promise<Budget> {
+    const budget = isUuid(id) ? await this.dataSource.getRepository(Budget).findOneBy({ id, ...(tenantId === undefined ? {} : { tenantId }) }) : null;
+    if (!budget) throw notFound();
+    return budget;
+  }
+
+  list(page: Page, tenantId: string | undefined): Promise<Budget[]> {
+    return this.dataSource.getRepository(Budget).find({
+      where: { ...(tenantId === undefined ? {} : { tenantId }), ...(page.after === undefined ? {} : { id: MoreThan(assertUuid(page.after)) }) },
+      order: { id: 'ASC' }, take: page.limit + 1,
+    });
+  }
+
+  /** Lowering a limit below what is spent is allowed, and stops further calls. */
+  async update(id: string, change: { limitTicks?: bigint; warnAt?: string[] }, alongside: (manager: EntityManager, before: Budget, after: Budget) => Promise<void>): Promise<Budget> {
+    return this.dataSource.transaction(async (manager) => {
+      const before = isUuid(id) ? await manager.findOne(Budget, { where: { id }, lock: { mode: 'pessimistic_write' } }) : null;
+      if (!before) throw notFound();
+      await manager.update(Budget, { id }, change);
+      const after = await manager.findOneByOrFail(Budget, { id });
+      await alongside(manager, before, after);
+      return after;
+    });
+  }
+}
+
+function isUuid(id: string): boolean {
+  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(id);
+}
+
+function assertUuid(id: string): string {
+  if (!isUuid(id)) throw new GatewayError('invalid_request', { publicMessage: 'The cursor is not one that this list gave out.', param: 'cursor' });
+  return id;
+}
+
+function notFound(): GatewayError {
+  return new GatewayError('not_found', { publicMessage: 'There is no such budget.' });
+}
+
+export function noTenant(id: string): GatewayError {
+  return new GatewayError('not_found', { publicMessage: `There is no tenant ${JSON.stringify(id)}. Create it first.`, param: 'tenant' });
+}

@@ -1,0 +1,257 @@
+import { ConfigModule } from '@nestjs/config';
+import { isIP } from 'node:net';
+
+/** Settings of the process, parsed once. Durations end in `Ms`, sizes in `Bytes`. */
+export interface Env {
+  production: boolean;
+  http: { host: string; port: number; managementPort: number | undefined; bodyLimitBytes: number };
+  provider: {
+    /** Sent upstream as `x-api-version` and written into each record. */
+    apiVersion: string | undefined;
+    /** Undefined: the sandbox's emulator serves. */
+    apiKey: string | undefined;
+    endpoint: string;
+    clientCertFile: string | undefined;
+    clientKeyFile: string | undefined;
+    caFile: string | undefined;
+    connectTimeoutMs: number;
+    idleTimeoutMs: number;
+    /** Undefined: the model's own, or the default. */
+    firstByteTimeoutMs: number | undefined;
+    totalTimeoutMs: number;
+    retryMax: number;
+    retryBackoffMs: number;
+    breakerFailures: number;
+    breakerRecoveryMs: number;
+  };
+  /** What callers get who send none of these. */
+  defaults: {
+    model: string;
+    maxTokensCap: number;
+    temperature: number | undefined;
+    topP: number | undefined;
+    frequencyPenalty: number | undefined;
+    presencePenalty: number | undefined;
+  };
+  /** Undefined: the sandbox's local issuer. */
+  identity: { issuer: string; audience: string; jwksUri: string | undefined; jwksFile: string | undefined; algorithms: readonly string[] } | undefined;
+  authFailuresPerMinute: number;
+  databaseUrl: string | undefined;
+  dataDir: string;
+  spoolDir: string;
+  drainDelayMs: number;
+  shutdownGraceMs: number;
+  logLevel: string;
+}
+
+/** Injection token of the {@link Env}. */
+export const ENV = Symbol('env');
+
+/** Which parts the sandbox has to supply. */
+export interface SandboxParts {
+  database: boolean;
+  provider: boolean;
+  identity: boolean;
+}
+
+/** A start refused because of settings: one line per fault. */
+export class EnvError extends Error {
+  override readonly name = 'EnvError';
+  constructor(readonly faults: readonly string[]) {
+    super(faults.join('\n'));
+  }
+}
+
+const OWN_PREFIXES = ['XAI_', 'AUTH_', 'TLS_', 'AUDIT_', 'NOVIX_'];
+const KNOWN_NAMES = [
+  'XAI_API_VERSION', 'XAI_API_KEY', 'XAI_API_ENDPOINT', 'XAI_MODEL', 'XAI_MAX_TOKENS', 'XAI_TEMPERATURE', 'XAI_TOP_P', 'XAI_FREQUENCY_PENALTY',
+  'XAI_PRESENCE_PENALTY', 'XAI_CLIENT_CERT', 'XAI_CLIENT_KEY', 'XAI_CA', 'XAI_CONNECT_TIMEOUT_MS', 'XAI_IDLE_TIMEOUT_MS', 'XAI_FIRST_BYTE_TIMEOUT_MS',
+  'XAI_TOTAL_TIMEOUT_MS', 'XAI_RETRY_MAX', 'XAI_RETRY_BACKOFF_MS', 'XAI_BREAKER_FAILURES', 'XAI_BREAKER_RECOVERY_MS',
+  'AUTH_ISSUER', 'AUTH_AUDIENCE', 'AUTH_JWKS_URI', 'AUTH_JWKS_FILE', 'AUTH_ALGORITHMS', 'AUTH_FAILURES_PER_MINUTE',
+  'TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'AUDIT_SIGNING_KEY_FILE', 'NOVIX_DATA_DIR', 'NOVIX_KEY_FILE',
+];
+/** Settings whose meaning has not been built. To ignore one would be less safe than to refuse it. */
+const NOT_YET = ['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'REDIS_URL', 'TRUSTED_PROXIES', 'EGRESS_ALLOW'];
+const ALGORITHMS = ['ES256', 'ES384', 'ES512', 'PS256', 'PS384', 'PS512', 'RS256', 'RS384', 'RS512', 'EdDSA', 'Ed25519'];
+const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
+export const XAI_ENDPOINT_DEFAULT = 'https://api.x.ai/v1';
+
+/** Reads `.env` and the environment, with `${VAR}` expanded. The only place that touches `process.env`. */
+export async function loadEnv(): Promise<{ env: Env; sandbox: SandboxParts }> {
+  await ConfigModule.forRoot({ expandVariables: true });
+  const env = parseEnv(process.env);
+  return { env, sandbox: sandboxParts(env) };
+}
+
+/**
+ * Parses and checks all settings.
+ *
+ * @throws {EnvError} with one line per fault, each naming the variable and what it takes, never its value where it may be secret
+ */
+export function parseEnv(source: Readonly<Record<string, string | undefined>>): Env {
+  const faults: string[] = [];
+  const text = (name: string): string | undefined => {
+    const value = source[name]?.trim();
+    return value === undefined || value === '' ? undefined : value;
+  };
+  const number = (name: string, low: number, high: number, whole: boolean): number | undefined => {
+    const value = text(name);
+    if (value === undefined) return undefined;
+    const parsed = /^-?\d+(\.\d+)?$/.test(value) ? Number(value) : Number.NaN;
+    if (Number.isFinite(parsed) && parsed >= low && parsed <= high && (!whole || Number.isInteger(parsed))) return parsed;
+    faults.push(`${name}: expected a ${whole ? 'whole number' : 'number'} from ${low} to ${high}`);
+    return undefined;
+  };
+  const whole = (name: string, fallback: number, low: number, high: number): number => number(name, low, high, true) ?? fallback;
+
+  faults.push(...unknownNames(source));
+  for (const name of NOT_YET) if (text(name) !== undefined) faults.push(`${name}: this release does not support it yet, and will not ignore it; unset it`);
+  const production = text('NODE_ENV') === 'production';
+
+  const aiProvider = text('AI_PROVIDER');
+  if (aiProvider !== undefined && aiProvider !== 'xai') faults.push('AI_PROVIDER: only "xai" is supported');
+  const apiKey = text('XAI_API_KEY');
+  if (apiKey?.startsWith('enc:')) faults.push('XAI_API_KEY: sealed values (enc:) cannot be opened by this release yet; give the plain key from your secret store');
+  const endpoint = text('XAI_API_ENDPOINT') ?? XAI_ENDPOINT_DEFAULT;
+  const endpointFault = originFault(endpoint);
+  if (endpointFault !== undefined) faults.push(`XAI_API_ENDPOINT: ${endpointFault}`);
+  const clientCertFile = text('XAI_CLIENT_CERT');
+  const clientKeyFile = text('XAI_CLIENT_KEY');
+  if ((clientCertFile === undefined) !== (clientKeyFile === undefined)) faults.push('XAI_CLIENT_CERT, XAI_CLIENT_KEY: give both or neither');
+
+  const host = text('HOST') ?? (production ? '0.0.0.0' : '127.0.0.1');
+  if (isIP(host) === 0 && host !== 'localhost') faults.push('HOST: expected an IP address or "localhost"');
+  const logLevel = text('LOG_LEVEL') ?? 'info';
+  if (!LOG_LEVELS.includes(logLevel)) faults.push(`LOG_LEVEL: expected one of ${LOG_LEVELS.join(', ')}`);
+  const databaseUrl = text('DATABASE_URL');
+  if (databaseUrl !== undefined && !/^postgres(ql)?:\/\//.test(databaseUrl)) faults.push('DATABASE_URL: expected postgresql://user:password@host:port/database');
+
+  const env: Env = {
+    production,
+    http: {
+      host,
+      port: whole('PORT', 8080, 0, 65_535),
+      managementPort: number('MANAGEMENT_PORT', 0, 65_535, true),
+      bodyLimitBytes: whole('BODY_LIMIT_BYTES', 32 * 1024 * 1024, 1024, 1024 * 1024 * 1024),
+    },
+    provider: {
+      apiVersion: text('XAI_API_VERSION'),
+      apiKey,
+      endpoint: endpoint.replace(/\/+$/, ''),
+      clientCertFile,
+      clientKeyFile,
+      caFile: text('XAI_CA'),
+      connectTimeoutMs: whole('XAI_CONNECT_TIMEOUT_MS', 3050, 1, 600_000),
+      idleTimeoutMs: whole('XAI_IDLE_TIMEOUT_MS', 30_000, 1, 3_600_000),
+      firstByteTimeoutMs: number('XAI_FIRST_BYTE_TIMEOUT_MS', 1, 3_600_000, true),
+      totalTimeoutMs: whole('XAI_TOTAL_TIMEOUT_MS', 900_000, 1, 7_200_000),
+      retryMax: whole('XAI_RETRY_MAX', 3, 0, 10),
+      retryBackoffMs: whole('XAI_RETRY_BACKOFF_MS', 500, 1, 60_000),
+      breakerFailures: whole('XAI_BREAKER_FAILURES', 5, 1, 1_000_000),
+      breakerRecoveryMs: whole('XAI_BREAKER_RECOVERY_MS', 300_000, 1, 86_400_000),
+    },
+    defaults: {
+      model: text('XAI_MODEL') ?? 'grok-beta',
+      maxTokensCap: whole('XAI_MAX_TOKENS', 32_768, 1, 10_000_000),
+      temperature: number('XAI_TEMPERATURE', 0, 2, false),
+      topP: number('XAI_TOP_P', 0, 1, false),
+      frequencyPenalty: number('XAI_FREQUENCY_PENALTY', -2, 2, false),
+      presencePenalty: number('XAI_PRESENCE_PENALTY', -2, 2, false),
+    },
+    identity: parseIdentity(text, faults),
+    authFailuresPerMinute: whole('AUTH_FAILURES_PER_MINUTE', 600, 1, 1_000_000),
+    databaseUrl,
+    dataDir: text('NOVIX_DATA_DIR') ?? '.novix',
+    spoolDir: text('SPOOL_DIR') ?? `${text('NOVIX_DATA_DIR') ?? '.novix'}/spool`,
+    drainDelayMs: whole('DRAIN_DELAY_MS', 5_000, 0, 600_000),
+    shutdownGraceMs: whole('SHUTDOWN_GRACE_MS', 30_000, 0, 3_600_000),
+    logLevel,
+  };
+  faults.push(...unsafeCombinations(env, source));
+  if (faults.length > 0) throw new EnvError(faults);
+  // In the sandbox nobody routes traffic away first, so waiting would only delay Ctrl-C.
+  const drains = text('DRAIN_DELAY_MS') !== undefined || !anySandbox(sandboxParts(env));
+  return drains ? env : { ...env, drainDelayMs: 0 };
+}
+
+/** Which parts run in the sandbox: those that no setting names, outside production only. */
+export function sandboxParts(env: Env): SandboxParts {
+  return { database: env.databaseUrl === undefined, provider: env.provider.apiKey === undefined, identity: env.identity === undefined };
+}
+
+export function anySandbox(parts: SandboxParts): boolean {
+  return parts.database || parts.provider || parts.identity;
+}
+
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host === '[::1]' || (isIP(host) === 4 && host.startsWith('127.'));
+}
+
+function unsafeCombinations(env: Env, source: Readonly<Record<string, string | undefined>>): string[] {
+  const faults: string[] = [];
+  const parts = sandboxParts(env);
+  if (parts.provider && source['XAI_API_ENDPOINT']) {
+    faults.push('XAI_API_KEY: missing; XAI_API_ENDPOINT without a key neither reaches the provider nor means the emulator. Set the key, or unset the endpoint');
+  }
+  if (env.production) {
+    if (parts.database) faults.push('DATABASE_URL: required in production');
+    if (parts.provider) faults.push('XAI_API_KEY: required in production');
+    if (parts.identity) faults.push('AUTH_ISSUER, AUTH_AUDIENCE and AUTH_JWKS_URI or AUTH_JWKS_FILE: required in production');
+    return faults;
+  }
+  if (parts.identity && !parts.provider && !(isLoopback(env.http.host) && source['SANDBOX_ISSUER'] === 'yes')) {
+    faults.push('AUTH_ISSUER: missing; the sandbox issuer would let anyone on this machine spend on a real provider key. Set AUTH_*, or SANDBOX_ISSUER=yes with HOST on loopback');
+  }
+  if (anySandbox(parts) && !isLoopback(env.http.host)) {
+    faults.push('HOST: a process with sandbox parts listens on loopback only; use 127.0.0.1, or set DATABASE_URL, XAI_API_KEY and AUTH_*');
+  }
+  return faults;
+}
+
+function parseIdentity(text: (name: string) => string | undefined, faults: string[]): Env['identity'] {
+  const issuer = text('AUTH_ISSUER');
+  const audience = text('AUTH_AUDIENCE');
+  const jwksUri = text('AUTH_JWKS_URI');
+  const jwksFile = text('AUTH_JWKS_FILE');
+  const algorithms = (text('AUTH_ALGORITHMS') ?? 'ES256,PS256,RS256,EdDSA').split(',').map((name) => name.trim());
+  const refused = algorithms.filter((name) => !ALGORITHMS.includes(name));
+  if (refused.length > 0) faults.push(`AUTH_ALGORITHMS: ${refused.join(', ')} not allowed; use some of ${ALGORITHMS.join(', ')}`);
+  if (issuer === undefined && audience === undefined && jwksUri === undefined && jwksFile === undefined) return undefined;
+  if (issuer === undefined) faults.push('AUTH_ISSUER: missing, though other AUTH_ settings are given');
+  if (audience === undefined) faults.push('AUTH_AUDIENCE: missing, though other AUTH_ settings are given');
+  if ((jwksUri === undefined) === (jwksFile === undefined)) faults.push('AUTH_JWKS_URI, AUTH_JWKS_FILE: give one of the two');
+  const uriFault = jwksUri === undefined ? undefined : originFault(jwksUri);
+  if (uriFault !== undefined) faults.push(`AUTH_JWKS_URI: ${uriFault}`);
+  return { issuer: issuer ?? '', audience: audience ?? '', jwksUri, jwksFile, algorithms };
+}
+
+/** Why a URL may not be called, or undefined: https only, but for loopback, and no credentials in it. */
+function originFault(value: string): string | undefined {
+  if (!URL.canParse(value)) return 'expected an absolute URL';
+  const url = new URL(value);
+  if (url.username !== '' || url.password !== '') return 'credentials do not belong in the URL';
+  if (url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback(url.hostname))) return undefined;
+  return 'expected https; plain http is for loopback only';
+}
+
+function unknownNames(source: Readonly<Record<string, string | undefined>>): string[] {
+  return Object.keys(source)
+    .filter((name) => OWN_PREFIXES.some((prefix) => name.startsWith(prefix)) && !KNOWN_NAMES.includes(name))
+    .map((name) => `${name}: unknown setting; did you mean ${nearestName(name)}?`);
+}
+
+function nearestName(name: string): string {
+  return KNOWN_NAMES.reduce((best, known) => (editDistance(name, known) < editDistance(name, best) ? known : best));
+}
+
+function editDistance(left: string, right: string): number {
+  let row = Array.from({ length: right.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= left.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= right.length; j++) {
+      next[j] = Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + (left[i - 1] === right[j - 1] ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[right.length]!;
+}

@@ -1,0 +1,127 @@
+import { join } from 'node:path';
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import { collectDefaultMetrics, Registry } from 'prom-client';
+import type { DataSource } from 'typeorm';
+import { Commitments } from './audit/commitments.ts';
+import { Refusals } from './audit/refusals.ts';
+import { Sequencer } from './audit/sequencer.ts';
+import { DecisionPoint } from './auth/decision-point.ts';
+import { PoliciesFile, policyRevision } from './auth/policy.ts';
+import { TokenVerifier, type IdentitySettings } from './auth/token-verifier.ts';
+import { VerifiedTokens } from './auth/verified-tokens.ts';
+import { loadCatalogue, type Catalogue } from './catalogue/catalogue.ts';
+import { loadTiers, type Tiers } from './catalogue/tiers.ts';
+import { Admission } from './completions/admission.ts';
+import { CallMetrics } from './completions/call-metrics.ts';
+import { CompletionPipeline } from './completions/completion-pipeline.ts';
+import { OrphanSweeper } from './completions/orphan-sweeper.ts';
+import type { Env } from './env.ts';
+import { Health } from './health/health.ts';
+import { JournalMetrics } from './journal/journal-metrics.ts';
+import { Journal } from './journal/journal.ts';
+import { Spool } from './journal/spool.ts';
+import { GrokClient } from './provider/grok-client.ts';
+import { Targets } from './provider/targets.ts';
+import type { Clock } from './shared/clock.ts';
+import { readConfigFile } from './shared/config-files.ts';
+import { createDataSource, createPool } from './shared/database.ts';
+import { runMigrations } from './shared/migrations.ts';
+import { Replica } from './shared/replica.ts';
+import { TenantDirectory } from './tenants/tenant-directory.ts';
+
+const VERIFIED_TOKENS_MAX = 50_000;
+/** How long calls that were cut at the end of the grace period may take to be recorded. */
+const LAST_OUTCOMES_MS = 6_000;
+
+/** Settings with nothing left open: what the environment says, or the sandbox supplies. */
+export type GatewaySettings = Env & { databaseUrl: string; provider: Env['provider'] & { apiKey: string }; identity: IdentitySettings };
+
+/** Everything the gateway is made of, beside HTTP. */
+export interface GatewayParts {
+  settings: GatewaySettings;
+  logger: Logger;
+  clock: Clock;
+  registry: Registry;
+  pool: Pool;
+  dataSource: DataSource;
+  catalogue: Catalogue;
+  tiers: Tiers;
+  decisions: DecisionPoint;
+  tenants: TenantDirectory;
+  verifier: TokenVerifier;
+  verifiedTokens: VerifiedTokens;
+  refusals: Refusals;
+  admission: Admission;
+  pipeline: CompletionPipeline;
+  health: Health;
+  /** Stops all of it in order: outcomes still under way are recorded first. */
+  close(): Promise<void>;
+}
+
+/**
+ * Brings the parts up in order: configuration is checked before anything is touched, then the database, then what needs it.
+ *
+ * @throws {Error} with one clear line when something is not as it must be
+ */
+export async function openGatewayParts(settings: GatewaySettings, logger: Logger, clock: Clock): Promise<GatewayParts> {
+  const catalogue = loadCatalogue();
+  const tiers = loadTiers();
+  const policies = readConfigFile('policies.yaml', PoliciesFile);
+  const decisions = new DecisionPoint(policyRevision(policies), policies.policies);
+  if (!catalogue.resolve(settings.defaults.model)) throw new Error(`XAI_MODEL: config/models.yaml has no model ${settings.defaults.model}`);
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+
+  await runMigrations(settings.databaseUrl);
+  const pool = createPool(settings.databaseUrl, logger);
+  const dataSource = await createDataSource(settings.databaseUrl, logger).initialize();
+  const replica = new Replica(pool, logger);
+  await replica.open();
+  const spool = new Spool(join(settings.spoolDir), replica.id, logger);
+  await spool.open();
+  const journal = new Journal(settings.databaseUrl, spool, new JournalMetrics(registry), logger);
+  await journal.open();
+  const tenants = new TenantDirectory(dataSource, logger);
+  await tenants.open();
+  const verifier = await TokenVerifier.create(settings.identity, logger);
+  const verifiedTokens = new VerifiedTokens(VERIFIED_TOKENS_MAX);
+  tenants.onChange(() => verifiedTokens.clear());
+  const refusals = new Refusals(journal, clock, logger, registry);
+  refusals.open();
+  const sequencer = new Sequencer(settings.databaseUrl, logger, registry);
+  sequencer.start();
+  const admission = new Admission(journal, new Commitments(pool), replica, clock);
+  const sweeper = new OrphanSweeper(pool, journal, replica, clock, logger, registry);
+  sweeper.start();
+  const grok = new GrokClient(settings.provider);
+  const metrics = new CallMetrics(registry, () => admission.open);
+  const pipeline = new CompletionPipeline(settings, catalogue, tiers, decisions, admission, grok, new Targets(settings.provider), metrics, clock, logger);
+  const health = new Health(journal, verifier);
+
+  return {
+    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, decisions, tenants, verifier, verifiedTokens, refusals, admission, pipeline, health,
+    close: async () => {
+      await waitUntil(() => admission.open === 0, LAST_OUTCOMES_MS);
+      await sweeper.stop();
+      await refusals.close();
+      await grok.close();
+      await journal.close();
+      await spool.close();
+      await sequencer.stop();
+      tenants.close();
+      await replica.close().catch((error: unknown) => logger.warn({ err: error }, 'replica: the stop could not be noted; the heartbeat’s end will show it'));
+      await dataSource.destroy();
+      await pool.end();
+    },
+  };
+}
+
+export async function waitUntil(condition: () => boolean, timeoutMs: number): Promise<boolean> {
+  const deadlineMs = performance.now() + timeoutMs;
+  while (!condition()) {
+    if (performance.now() >= deadlineMs) return false;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  return true;
+}

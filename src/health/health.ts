@@ -1,0 +1,21 @@
+import type { TokenVerifier } from '../auth/token-verifier.ts';
+import type { Journal } from '../journal/journal.ts';
+
+/** Whether this process should get traffic. The provider is no part of it: when it is down, callers are to be told so by us. */
+export class Health {
+  started = false;
+  draining = false;
+
+  constructor(
+    private readonly journal: Pick<Journal, 'available'>,
+    private readonly verifier: Pick<TokenVerifier, 'ready'>,
+  ) {}
+
+  database(): boolean {
+    return this.journal.available;
+  }
+
+  identity(): Promise<boolean> {
+    return this.verifier.ready();
+  }
+}

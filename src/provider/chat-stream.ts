@@ -1,0 +1,193 @@
+import { GrokApiError, errorFromAnswer } from './grok-errors.ts';
+
+/** A frame longer than this is no frame of a completion. */
+const FRAME_BYTES_MAX = 4 * 1024 * 1024;
+const NOTHING = Buffer.alloc(0);
+const DATA = 'data:';
+/** Raw JSON with one of these may be a frame that matters; inside a JSON string the closing quote would be escaped, so text cannot fake them. */
+const MARKS = [Buffer.from('"finish_reason"'), Buffer.from('"usage"'), Buffer.from('[DONE]'), Buffer.from('"error"')];
+
+/** A chunk of a streamed completion, as far as the gateway reads it. */
+interface Chunk {
+  choices?: { index?: number; delta?: Record<string, unknown>; finish_reason?: string | null }[];
+  usage?: unknown;
+  error?: unknown;
+  service_tier?: unknown;
+  code?: unknown;
+}
+
+/**
+ * Reads a stream of chat completion chunks while its bytes pass through unchanged.
+ *
+ * Bytes are forwarded up to the end of the last whole frame. Held back until the call is settled: the frame with the last `finish_reason`, the
+ * usage frame and `[DONE]`, so that a caller never takes an answer for whole that the gateway could not record. Frames are searched for marks
+ * natively and parsed only where one is found.
+ */
+export class ChatStreamReader {
+  /** The provider's `usage` object as received; of several the last. */
+  usage: unknown;
+  serviceTier: string | undefined;
+  done = false;
+  /** Frames with content so far: about one token each. */
+  contentFrames = 0;
+  contentBytes = 0;
+  #pending: Buffer = NOTHING;
+  #finishesMissing: number;
+  #held: Buffer[] = [];
+  #heldUsage: Buffer | undefined;
+  #first = true;
+  /** Bytes of a frame that are not content, measured on the first frame. */
+  #frameOverheadBytes = 0;
+
+  constructor(choices: number) {
+    this.#finishesMissing = choices;
+  }
+
+  /** Whether the answer has got all its finish reasons. */
+  get finished(): boolean {
+    return this.#finishesMissing <= 0;
+  }
+
+  /** Output tokens seen, by the larger of two measures: frames, and bytes of content at two bytes a token. */
+  get outputTokensSeen(): number {
+    return Math.max(this.contentFrames, Math.ceil(this.contentBytes / 2));
+  }
+
+  /**
+   * @returns the bytes that may go to the caller now
+   * @throws {GrokApiError} when the provider reports an error inside the stream
+   */
+  push(bytes: Buffer): Buffer {
+    let buffer = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes]);
+    const end = lastFrameEnd(buffer);
+    if (buffer.length - end > FRAME_BYTES_MAX) throw badStream('a frame is too long');
+    this.#pending = end === buffer.length ? NOTHING : buffer.subarray(end);
+    if (end === 0) return NOTHING;
+    buffer = end === buffer.length ? buffer : buffer.subarray(0, end);
+    if (!this.#first && !this.finished && MARKS.every((mark) => !buffer.includes(mark))) {
+      this.#countPlain(buffer);
+      return buffer;
+    }
+    return this.#readFrames(buffer);
+  }
+
+  /** The frames held back, in order; the usage frame only where the caller asked for it. */
+  tail(withUsage: boolean): Buffer {
+    const frames = withUsage || this.#heldUsage === undefined ? this.#held : this.#held.filter((frame) => frame !== this.#heldUsage);
+    return Buffer.concat(frames);
+  }
+
+  /**
+   * @throws {GrokApiError} when the provider ended the stream before it was whole
+   */
+  assertWhole(): void {
+    if (!this.done || this.#pending.some((byte) => byte !== 0x0a && byte !== 0x0d)) throw badStream('the stream ended before it was complete');
+  }
+
+  #readFrames(buffer: Buffer): Buffer {
+    const forward: Buffer[] = [];
+    let runStart = 0;
+    for (let start = 0; start < buffer.length; ) {
+      const end = frameEnd(buffer, start);
+      const frame = buffer.subarray(start, end);
+      if (!this.#passes(frame)) {
+        if (start > runStart) forward.push(buffer.subarray(runStart, start));
+        runStart = end;
+      }
+      start = end;
+    }
+    if (runStart < buffer.length) forward.push(buffer.subarray(runStart));
+    return forward.length === 1 ? forward[0]! : Buffer.concat(forward);
+  }
+
+  /** Reads one frame; false where it is held back. */
+  #passes(frame: Buffer): boolean {
+    if (!this.#first && !this.finished && MARKS.every((mark) => !frame.includes(mark))) {
+      this.#countPlain(frame);
+      return true;
+    }
+    const data = frameData(frame);
+    if (data === '') return true; // a comment
+    if (data === '[DONE]') {
+      this.done = true;
+      this.#held.push(frame);
+      return false;
+    }
+    const chunk = parseChunk(data);
+    if (chunk.error !== undefined && chunk.error !== null && chunk.choices === undefined) throw errorFromAnswer(200, data, {}, 'mid-stream');
+    if (typeof chunk.service_tier === 'string') this.serviceTier = chunk.service_tier;
+    if (chunk.usage !== undefined && chunk.usage !== null) this.usage = chunk.usage;
+    this.#countParsed(frame, chunk);
+    for (const choice of chunk.choices ?? []) if (typeof choice.finish_reason === 'string') this.#finishesMissing -= 1;
+    if (!this.finished) return true;
+    if (chunk.choices?.length === 0 && chunk.usage !== undefined) this.#heldUsage = frame;
+    this.#held.push(frame);
+    return false;
+  }
+
+  #countParsed(frame: Buffer, chunk: Chunk): void {
+    let contentBytes = 0;
+    for (const { delta } of chunk.choices ?? []) {
+      for (const [key, value] of Object.entries(delta ?? {})) {
+        if (key !== 'role' && value !== null) contentBytes += Buffer.byteLength(typeof value === 'string' ? value : JSON.stringify(value));
+      }
+    }
+    if (this.#first) this.#frameOverheadBytes = frame.length - contentBytes;
+    this.#first = false;
+    if (contentBytes === 0) return;
+    this.contentFrames += 1;
+    this.contentBytes += contentBytes;
+  }
+
+  #countPlain(buffer: Buffer): void {
+    let frames = 0;
+    for (let at = 0; at < buffer.length; at = frameEnd(buffer, at)) frames += 1;
+    this.contentFrames += frames;
+    this.contentBytes += Math.max(frames, buffer.length - frames * this.#frameOverheadBytes);
+  }
+}
+
+/** Index after the blank line that ends the frame beginning at `start`; the buffer's end where none does. */
+export function frameEnd(buffer: Buffer, start: number): number {
+  for (let at = buffer.indexOf(0x0a, start); at !== -1; at = buffer.indexOf(0x0a, at + 1)) {
+    const next = buffer[at + 1] === 0x0d ? at + 2 : at + 1;
+    if (buffer[next] === 0x0a) return next + 1;
+  }
+  return buffer.length;
+}
+
+/** Index after the last blank line, or 0. */
+function lastFrameEnd(buffer: Buffer): number {
+  for (let at = buffer.lastIndexOf(0x0a); at > 0; at = buffer.lastIndexOf(0x0a, at - 1)) {
+    if (buffer[at - 1] === 0x0a || (buffer[at - 1] === 0x0d && buffer[at - 2] === 0x0a)) return at + 1;
+  }
+  return 0;
+}
+
+/** The data of a frame: its `data:` lines joined; empty for a comment. */
+export function frameData(frame: Buffer): string {
+  const text = frame.toString();
+  if (text.startsWith('data: ') && text.indexOf('\n') >= text.length - 2) return text.slice(6).trimEnd(); // the only form xAI sends
+  return text
+    .split(/\r?\n/)
+    .filter((line) => line.startsWith(DATA))
+    .map((line) => line.slice(DATA.length).replace(/^ /, ''))
+    .join('\n');
+}
+
+export function parseChunk(data: string): Chunk {
+  try {
+    const value: unknown = JSON.parse(data);
+    if (typeof value === 'object' && value !== null) return value;
+  } catch (error) {
+    throw badStream('a frame is no JSON', error);
+  }
+  throw badStream('a frame is no object');
+}
+
+function badStream(what: string, cause?: unknown): GrokApiError {
+  return new GrokApiError({
+    code: 'provider_bad_response', publicMessage: 'The provider broke off its answer, or sent one that makes no sense.', providerMessage: what,
+    phase: 'mid-stream', retryable: false, mayHaveBeenBilled: true, cause,
+  });
+}

@@ -1,0 +1,207 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import { Agent, type Dispatcher } from 'undici';
+import { ConnectTimeoutError, createConnector, type ConnectorOptions } from './connector.ts';
+import { errorFromAnswer, timeoutError, transportError, type FailurePhase, type TimeoutKind } from './grok-errors.ts';
+
+export interface UpstreamTarget {
+  /** Origin and version path, without a slash at the end. */
+  baseUrl: string;
+  apiKey: string;
+  apiVersion: string | undefined;
+}
+
+export interface UpstreamLimits {
+  firstByteTimeoutMs: number;
+  /** Silence between body bytes, once they began. */
+  idleTimeoutMs: number;
+  totalTimeoutMs: number;
+  /** Whether the total is the caller's own deadline. */
+  totalIsDeadline: boolean;
+}
+
+/** Facts of an answer that began well. */
+export interface UpstreamHead {
+  requestId: string | undefined;
+  zeroDataRetention: string | undefined;
+}
+
+/** Receives an answer as it comes. Exceptions thrown here abort the call. */
+export interface UpstreamSink {
+  onHead(head: UpstreamHead): void;
+  onBytes(bytes: Buffer): void;
+}
+
+/** Handle on a call under way. */
+export interface UpstreamCall {
+  /** Resolves when the answer ended as HTTP ends, whatever it said; rejects with a `GrokApiError`, or the reason given to `abort`. */
+  readonly ended: Promise<void>;
+  /** False as long as no byte of the request can have reached the provider. */
+  readonly sent: boolean;
+  pause(): void;
+  resume(): void;
+  /** Closes the upstream socket. `ended` rejects with the reason. */
+  abort(reason: Error): void;
+}
+
+const ERROR_BODY_BYTES_MAX = 64 * 1024;
+const KEEP_ALIVE_MS = 10_000;
+
+/** Calls xAI, or a server that speaks as it does. */
+export class GrokClient {
+  readonly #agent: Agent;
+
+  constructor(options: ConnectorOptions) {
+    // An unbounded pool: a bounded one makes streams wait for each other. Timeouts are kept here, per call.
+    this.#agent = new Agent({
+      connect: createConnector(options), connections: null, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS,
+    });
+  }
+
+  /** Sends a request whose answer is a stream of server-sent events. */
+  stream(target: UpstreamTarget, path: string, body: Buffer, limits: UpstreamLimits, sink: UpstreamSink): UpstreamCall {
+    const url = new URL(target.baseUrl);
+    const headers: Record<string, string> = {
+      'content-type': 'application/json',
+      accept: 'text/event-stream',
+      authorization: `Bearer ${target.apiKey}`,
+      'user-agent': 'novix-gateway',
+    };
+    if (target.apiVersion !== undefined) headers['x-api-version'] = target.apiVersion;
+    const exchange = new Exchange(limits, sink);
+    this.#agent.dispatch({ origin: url.origin, path: `${url.pathname === '/' ? '' : url.pathname}${path}`, method: 'POST', headers, body }, exchange);
+    return exchange;
+  }
+
+  async close(): Promise<void> {
+    await this.#agent.destroy();
+  }
+}
+
+/** One request and its answer, with its clocks. */
+class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
+  readonly ended: Promise<void>;
+  sent = false;
+  #settle!: { resolve: () => void; reject: (error: Error) => void };
+  #over = false;
+  #controller: Dispatcher.DispatchController | undefined;
+  #phase: FailurePhase = 'connect';
+  #status = 0;
+  #headers: { requestId?: string; retryAfterSeconds?: number } = {};
+  /** Collected only where the answer is no stream. */
+  #errorBody: Buffer[] | undefined;
+  #errorBodyBytes = 0;
+  #silence: NodeJS.Timeout;
+  readonly #total: NodeJS.Timeout;
+
+  constructor(
+    private readonly limits: UpstreamLimits,
+    private readonly sink: UpstreamSink,
+  ) {
+    this.ended = new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+    });
+    this.#silence = setTimeout(() => this.#timeOut('first-byte'), limits.firstByteTimeoutMs);
+    this.#total = setTimeout(() => this.#timeOut(limits.totalIsDeadline ? 'deadline' : 'total'), limits.totalTimeoutMs);
+  }
+
+  pause(): void {
+    this.#controller?.pause();
+    clearTimeout(this.#silence); // silence that we caused ourselves is not the provider's
+  }
+
+  resume(): void {
+    if (this.#over) return;
+    this.#controller?.resume();
+    this.#watchSilence();
+  }
+
+  abort(reason: Error): void {
+    this.#finish(reason);
+    this.#controller?.abort(reason);
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    if (this.#over) {
+      controller.abort(new Error('aborted before it was sent'));
+      return;
+    }
+    this.sent = true;
+    this.#phase = 'before-answer';
+  }
+
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
+    if (status < 200 || this.#over) return;
+    this.#status = status;
+    this.#phase = 'answer';
+    const retryAfter = Number(headers['retry-after']);
+    this.#headers = {
+      ...(typeof headers['x-request-id'] === 'string' ? { requestId: headers['x-request-id'] } : {}),
+      ...(Number.isFinite(retryAfter) && retryAfter > 0 ? { retryAfterSeconds: retryAfter } : {}),
+    };
+    if (status === 200 && String(headers['content-type'] ?? '').startsWith('text/event-stream')) {
+      this.#guard(() => this.sink.onHead({ requestId: this.#headers.requestId, zeroDataRetention: asText(headers['x-zero-data-retention']) }));
+    } else {
+      this.#errorBody = [];
+    }
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, bytes: Buffer): void {
+    if (this.#over) return;
+    if (this.#phase === 'answer') {
+      this.#phase = 'mid-stream';
+      this.#watchSilence();
+    } else {
+      this.#silence.refresh();
+    }
+    if (this.#errorBody === undefined) {
+      this.#guard(() => this.sink.onBytes(bytes));
+      return;
+    }
+    this.#errorBodyBytes += bytes.length;
+    if (this.#errorBodyBytes <= ERROR_BODY_BYTES_MAX) this.#errorBody.push(bytes);
+  }
+
+  onResponseEnd(): void {
+    if (this.#errorBody === undefined) this.#finish();
+    else this.#finish(errorFromAnswer(this.#status, Buffer.concat(this.#errorBody).toString(), this.#headers, 'answer'));
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {
+    if (error instanceof ConnectTimeoutError) this.#finish(timeoutError('connect', 'connect'));
+    else this.#finish(transportError(error, this.#phase));
+  }
+
+  #watchSilence(): void {
+    clearTimeout(this.#silence);
+    if (this.#phase === 'mid-stream') this.#silence = setTimeout(() => this.#timeOut('idle'), this.limits.idleTimeoutMs);
+    else this.#silence = setTimeout(() => this.#timeOut('first-byte'), this.limits.firstByteTimeoutMs);
+  }
+
+  #timeOut(kind: TimeoutKind): void {
+    // Time spent on connecting is bounded by the connector; what is left of it counts as never sent.
+    this.abort(timeoutError(this.sent || kind === 'deadline' ? kind : 'connect', this.#phase));
+  }
+
+  #guard(deliver: () => void): void {
+    try {
+      deliver();
+    } catch (error) {
+      this.abort(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  #finish(error?: Error): void {
+    if (this.#over) return;
+    this.#over = true;
+    clearTimeout(this.#silence);
+    clearTimeout(this.#total);
+    if (error) this.#settle.reject(error);
+    else this.#settle.resolve();
+  }
+}
+
+function asText(value: string | string[] | undefined): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}
+

@@ -1,0 +1,30 @@
+import type { ProviderUsage } from '../catalogue/token-price.ts';
+
+/**
+ * Reads the `usage` object of a chat completion, which reports reasoning outside `completion_tokens`.
+ *
+ * @returns undefined when a count is missing, negative, fractional or mistyped, or the counts contradict each other: then none of it is trusted
+ */
+export function readChatUsage(usage: unknown): ProviderUsage | undefined {
+  if (!isRecord(usage)) return undefined;
+  const promptDetails = isRecord(usage['prompt_tokens_details']) ? usage['prompt_tokens_details'] : {};
+  const completionDetails = isRecord(usage['completion_tokens_details']) ? usage['completion_tokens_details'] : {};
+  const inputTokens = count(usage['prompt_tokens']);
+  const outputTokens = count(usage['completion_tokens']);
+  const cachedInputTokens = count(promptDetails['cached_tokens'] ?? 0);
+  const reasoningTokens = count(completionDetails['reasoning_tokens'] ?? 0);
+  if (inputTokens === undefined || outputTokens === undefined || cachedInputTokens === undefined || reasoningTokens === undefined) return undefined;
+  if (cachedInputTokens > inputTokens) return undefined;
+  const cost = usage['cost_in_usd_ticks'];
+  const costTokens = cost === undefined || cost === null ? undefined : count(cost);
+  if (costTokens === undefined && cost !== undefined && cost !== null) return undefined;
+  return { inputTokens, cachedInputTokens, outputTokens, reasoningTokens, costTicks: costTokens === undefined ? undefined : BigInt(costTokens) };
+}
+
+function count(value: unknown): number | undefined {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : undefined;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

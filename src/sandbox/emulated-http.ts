@@ -1,0 +1,37 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { bodyTooLarge, type EmulatedRefusal, type ErrorDialect } from './emulated-errors.ts';
+
+const BODY_BYTES_MAX = 64 * 1024 * 1024;
+
+/** The whole body of a request. @throws EmulatedRefusal 413; rejects when the caller goes first */
+export async function readBody(request: IncomingMessage): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  let bytes = 0;
+  for await (const part of request as AsyncIterable<Buffer>) {
+    bytes += part.length;
+    if (bytes <= BODY_BYTES_MAX) parts.push(part); // what is too much is read all the same, so that the caller can read the refusal
+  }
+  if (bytes > BODY_BYTES_MAX) throw bodyTooLarge();
+  return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+}
+
+export function sendJson(response: ServerResponse, status: number, value: unknown): void {
+  sendJsonText(response, status, JSON.stringify(value, (_, inner: unknown) => (typeof inner === 'bigint' ? inner.toString() : inner)));
+}
+
+export function sendJsonText(response: ServerResponse, status: number, text: string): void {
+  send(response, status, 'application/json', text);
+}
+
+export function sendHtml(response: ServerResponse, status: number, page: string): void {
+  send(response, status, 'text/html; charset=UTF-8', page);
+}
+
+export function sendRefusal(response: ServerResponse, refusal: EmulatedRefusal, dialect: ErrorDialect): void {
+  sendJson(response, refusal.status, refusal.body(dialect));
+}
+
+function send(response: ServerResponse, status: number, contentType: string, text: string): void {
+  response.writeHead(status, { 'content-type': contentType, 'content-length': Buffer.byteLength(text) });
+  response.end(text);
+}

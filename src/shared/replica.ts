@@ -1,0 +1,46 @@
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import { v4 as uuid } from 'uuid';
+
+const HEARTBEAT_MS = 5_000;
+/** A replica unseen for so long is dead; live ones are seen six times in it. */
+export const REPLICA_DEAD_AFTER_SECONDS = 30;
+
+/** This process among the others on the same database: an id, and a heartbeat by which they know that it lives. */
+export class Replica {
+  readonly id = uuid();
+  #timer: NodeJS.Timeout | undefined;
+  /** Monotonic time since when the heartbeat has been getting through without a gap; undefined while it does not. */
+  #connectedSinceMs: number | undefined;
+
+  constructor(
+    private readonly pool: Pool,
+    private readonly logger: Logger,
+  ) {}
+
+  async open(): Promise<void> {
+    await this.pool.query('INSERT INTO replicas (id) VALUES ($1)', [this.id]);
+    this.#connectedSinceMs = performance.now();
+    this.#timer = setInterval(() => void this.#beat(), HEARTBEAT_MS);
+  }
+
+  /** How long the database has been reachable without a gap, in milliseconds: after an outage, others' heartbeats are stale through no fault of theirs. */
+  connectedForMs(): number {
+    return this.#connectedSinceMs === undefined ? 0 : performance.now() - this.#connectedSinceMs;
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.pool.query('UPDATE replicas SET stopped_at = now() WHERE id = $1', [this.id]);
+  }
+
+  async #beat(): Promise<void> {
+    try {
+      await this.pool.query('UPDATE replicas SET last_seen_at = now() WHERE id = $1', [this.id]);
+      this.#connectedSinceMs ??= performance.now();
+    } catch (error) {
+      this.#connectedSinceMs = undefined;
+      this.logger.warn({ err: error }, 'replica: heartbeat not recorded');
+    }
+  }
+}

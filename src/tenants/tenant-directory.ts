@@ -1,0 +1,71 @@
+import type { Logger } from 'pino';
+import type { DataSource } from 'typeorm';
+import { GatewayError } from '../shared/gateway-error.ts';
+import { Tenant } from './tenant.ts';
+
+const POLL_MS = 1_000;
+/** A name that is missing asks the database again at most this often. */
+const RELOAD_MS = 250;
+
+/** All tenants, in memory, so that no request waits for the database to learn who its caller is. Follows changes within a second. */
+export class TenantDirectory {
+  #tenants = new Map<string, Tenant>();
+  #signature = '';
+  #loadedAtMs = Number.NEGATIVE_INFINITY;
+  #loading: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  readonly #listeners: (() => void)[] = [];
+
+  constructor(
+    private readonly dataSource: DataSource,
+    private readonly logger: Logger,
+  ) {}
+
+  async open(): Promise<void> {
+    await this.#load();
+    this.#timer = setInterval(() => {
+      this.#load().catch((error: unknown) => this.logger.debug({ err: error }, 'tenants: not refreshed'));
+    }, POLL_MS);
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+  }
+
+  /** Called whenever a tenant was added, changed or removed. */
+  onChange(listener: () => void): void {
+    this.#listeners.push(listener);
+  }
+
+  /**
+   * @returns undefined when there is no such tenant
+   * @throws {GatewayError} `identity_unavailable` when a tenant is not known here and the database cannot be asked
+   */
+  async find(id: string): Promise<Tenant | undefined> {
+    const known = this.#tenants.get(id);
+    if (known !== undefined || performance.now() - this.#loadedAtMs < RELOAD_MS) return known;
+    try {
+      await this.#load();
+    } catch (error) {
+      throw new GatewayError('identity_unavailable', { publicMessage: 'The tenant of the token cannot be looked up at the moment. Try again shortly.', cause: error });
+    }
+    return this.#tenants.get(id);
+  }
+
+  #load(): Promise<void> {
+    this.#loading ??= this.#loadAll().finally(() => {
+      this.#loading = undefined;
+    });
+    return this.#loading;
+  }
+
+  async #loadAll(): Promise<void> {
+    const tenants = await this.dataSource.getRepository(Tenant).find({ order: { id: 'ASC' } });
+    this.#loadedAtMs = performance.now();
+    const signature = JSON.stringify(tenants);
+    if (signature === this.#signature) return;
+    this.#signature = signature;
+    this.#tenants = new Map(tenants.map((tenant) => [tenant.id, tenant]));
+    for (const listener of this.#listeners) listener();
+  }
+}

@@ -1,0 +1,72 @@
+import { Controller, Get, HttpCode, Inject, Param, Patch, Post, Query, Req } from '@nestjs/common';
+import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
+import type { FastifyRequest } from 'fastify';
+import { Type } from 'typebox';
+import { originOf, recordChange } from '../audit/record-change.ts';
+import { Roles } from '../auth/route-access.ts';
+import { TIER_NAMES } from '../catalogue/tiers.ts';
+import { ApiAnswers, ApiJsonBody, ApiPage } from '../openapi/documented.ts';
+import { CLOCK, type Clock } from '../shared/clock.ts';
+import { readPage, toPage } from '../shared/paging.ts';
+import { ValidatedBody } from '../shared/validated-body.ts';
+import { TENANT_ID_PATTERN } from './tenant.ts';
+import { Tenants, tenantView } from './tenants.ts';
+import { oneOf } from '../shared/one-of.ts';
+
+const Name = Type.String({ minLength: 1, maxLength: 200 });
+const Tier = oneOf(TIER_NAMES);
+export const NewTenantBody = Type.Object({ id: Type.String({ pattern: TENANT_ID_PATTERN }), name: Name, tier: Tier }, { additionalProperties: false });
+export const TenantPatchBody = Type.Object({ name: Type.Optional(Name), tier: Type.Optional(Tier) }, { additionalProperties: false, minProperties: 1 });
+export const TenantAnswer = Type.Object({
+  id: Type.String(), name: Name, tier: Tier, created_at: Type.String({ format: 'date-time' }), updated_at: Type.String({ format: 'date-time' }),
+});
+
+const newTenant = new ValidatedBody(NewTenantBody);
+const tenantPatch = new ValidatedBody(TenantPatchBody);
+
+/** `/admin/v1/tenants`: who may call at all. */
+@ApiTags('admin')
+@ApiBearerAuth()
+@Controller('admin/v1/tenants')
+@Roles('platform-admin')
+export class TenantsController {
+  constructor(
+    @Inject(Tenants) private readonly tenants: Tenants,
+    @Inject(CLOCK) private readonly clock: Clock,
+  ) {}
+
+  @Post()
+  @HttpCode(201)
+  @ApiJsonBody(NewTenantBody)
+  @ApiAnswers(201, TenantAnswer, [400, 401, 403, 409])
+  async create(@Req() request: FastifyRequest): Promise<Record<string, unknown>> {
+    const fields = await newTenant.read(request);
+    const created = await this.tenants.create(fields, (manager, tenant) =>
+      recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'create', object: { type: 'tenant', id: tenant.id }, before: null, after: tenantView(tenant) }));
+    return tenantView(created);
+  }
+
+  @Get()
+  @ApiPage()
+  @ApiAnswers(200, Type.Object({ data: Type.Array(TenantAnswer), next_cursor: Type.Union([Type.String(), Type.Null()]) }), [400, 401, 403])
+  async list(@Query() query: Record<string, unknown>): Promise<unknown> {
+    const page = readPage(query);
+    return toPage(await this.tenants.list(page), page.limit, tenantView);
+  }
+
+  @Get(':id')
+  @ApiAnswers(200, TenantAnswer, [401, 403, 404])
+  async get(@Param('id') id: string): Promise<Record<string, unknown>> {
+    return tenantView(await this.tenants.find(id));
+  }
+
+  @Patch(':id')
+  @ApiJsonBody(TenantPatchBody)
+  @ApiAnswers(200, TenantAnswer, [400, 401, 403, 404])
+  async update(@Req() request: FastifyRequest, @Param('id') id: string): Promise<Record<string, unknown>> {
+    const change = await tenantPatch.read(request);
+    const updated = await this.tenants.update(id, change, (manager, before, after) =>
+      recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'update', object: { type: 'tenant', id }, before: tenantView(before), after: tenantView(after) }));
+    return tenantView(updated);
+  }
+}
