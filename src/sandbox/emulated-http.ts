@@ -3,16 +3,18 @@ import { bodyTooLarge, type EmulatedRefusal, type ErrorDialect } from './emulate
 
 const BODY_BYTES_MAX = 64 * 1024 * 1024;
 
-/** The whole body of a request. @throws EmulatedRefusal 413; rejects when the caller goes first */
-export async function readBody(request: IncomingMessage): Promise<Buffer> {
-  const parts: Buffer[] = [];
-  let bytes = 0;
-  for await (const part of request as AsyncIterable<Buffer>) {
-    bytes += part.length;
-    if (bytes <= BODY_BYTES_MAX) parts.push(part); // what is too much is read all the same, so that the caller can read the refusal
-  }
-  if (bytes > BODY_BYTES_MAX) throw bodyTooLarge();
-  return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+/** The whole body of a request. Rejects with the refusal 413 when it is too large, and when the caller goes before its end. */
+export function readBody(request: IncomingMessage): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const parts: Buffer[] = [];
+    let bytes = 0;
+    request.on('data', (part: Buffer) => {
+      bytes += part.length;
+      if (bytes <= BODY_BYTES_MAX) parts.push(part); // what is too much is read all the same, so that the caller can read the refusal
+    });
+    request.once('end', () => (bytes > BODY_BYTES_MAX ? reject(bodyTooLarge()) : resolve(parts.length === 1 ? parts[0]! : Buffer.concat(parts))));
+    request.once('error', reject);
+  });
 }
 
 export function sendJson(response: ServerResponse, status: number, value: unknown): void {

@@ -32,6 +32,11 @@ export class TenantDirectory {
     clearInterval(this.#timer);
   }
 
+  /** Reads all tenants again: after a change of our own, which shall hold for the next request. */
+  refresh(): Promise<void> {
+    return this.#loadAll();
+  }
+
   /** Called whenever a tenant was added, changed or removed. */
   onChange(listener: () => void): void {
     this.#listeners.push(listener);
@@ -43,8 +48,11 @@ export class TenantDirectory {
    */
   async find(id: string): Promise<Tenant | undefined> {
     const known = this.#tenants.get(id);
-    if (known !== undefined || performance.now() - this.#loadedAtMs < RELOAD_MS) return known;
+    if (known !== undefined) return known;
     try {
+      // It may have been made a moment ago, by another replica. Its first caller waits a little, rather than being refused.
+      const waitMs = this.#loadedAtMs + RELOAD_MS - performance.now();
+      if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
       await this.#load();
     } catch (error) {
       throw new GatewayError('identity_unavailable', { publicMessage: 'The tenant of the token cannot be looked up at the moment. Try again shortly.', cause: error });

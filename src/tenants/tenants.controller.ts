@@ -9,6 +9,7 @@ import { ApiAnswers, ApiJsonBody, ApiPage } from '../openapi/documented.ts';
 import { CLOCK, type Clock } from '../shared/clock.ts';
 import { readPage, toPage } from '../shared/paging.ts';
 import { ValidatedBody } from '../shared/validated-body.ts';
+import { TenantDirectory } from './tenant-directory.ts';
 import { TENANT_ID_PATTERN } from './tenant.ts';
 import { Tenants, tenantView } from './tenants.ts';
 import { oneOf } from '../shared/one-of.ts';
@@ -32,6 +33,7 @@ const tenantPatch = new ValidatedBody(TenantPatchBody);
 export class TenantsController {
   constructor(
     @Inject(Tenants) private readonly tenants: Tenants,
+    @Inject(TenantDirectory) private readonly directory: TenantDirectory,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
 
@@ -43,6 +45,7 @@ export class TenantsController {
     const fields = await newTenant.read(request);
     const created = await this.tenants.create(fields, (manager, tenant) =>
       recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'create', object: { type: 'tenant', id: tenant.id }, before: null, after: tenantView(tenant) }));
+    await this.directory.refresh();
     return tenantView(created);
   }
 
@@ -67,6 +70,7 @@ export class TenantsController {
     const change = await tenantPatch.read(request);
     const updated = await this.tenants.update(id, change, (manager, before, after) =>
       recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'update', object: { type: 'tenant', id }, before: tenantView(before), after: tenantView(after) }));
+    await this.directory.refresh();
     return tenantView(updated);
   }
 }
