@@ -37,6 +37,13 @@ const LAST_OUTCOMES_MS = 6_000;
 /** Settings with nothing left open: what the environment says, or the sandbox supplies. */
 export type GatewaySettings = Env & { databaseUrl: string; provider: Env['provider'] & { apiKey: string }; identity: IdentitySettings };
 
+/** Settings that need nothing of the sandbox. */
+export function completeSettings(env: Env): GatewaySettings {
+  const { databaseUrl, identity, provider } = env;
+  if (databaseUrl === undefined || identity === undefined || provider.apiKey === undefined) throw new Error('settings are incomplete'); // env.ts has refused this already
+  return { ...env, databaseUrl, identity, provider: { ...provider, apiKey: provider.apiKey } };
+}
+
 /** Everything the gateway is made of, beside HTTP. */
 export interface GatewayParts {
   settings: GatewaySettings;

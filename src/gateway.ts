@@ -4,7 +4,7 @@ import type { Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
-import { v7 as uuid } from 'uuid';
+import { uuid } from './shared/uuid.ts';
 import { AppModule } from './app.module.ts';
 import { openGatewayParts, type GatewayParts, type GatewaySettings } from './gateway-parts.ts';
 import { OperationsModule } from './health/operations.module.ts';

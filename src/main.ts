@@ -1,6 +1,6 @@
-import { anySandbox, EnvError, loadEnv, type Env, type SandboxParts } from './env.ts';
+import { anySandbox, EnvError, loadEnv, type SandboxParts } from './env.ts';
 import { startGateway, type Gateway } from './gateway.ts';
-import type { GatewaySettings } from './gateway-parts.ts';
+import { completeSettings } from './gateway-parts.ts';
 import { createLogger } from './shared/logger.ts';
 import type { Sandbox } from './sandbox/sandbox.ts';
 
@@ -24,12 +24,6 @@ export async function main(): Promise<void> {
   stopOnSignals(gateway, sandbox);
   logger.info({ url: gateway.url, managementUrl: gateway.managementUrl, startMs: Math.round(performance.now() - startedMs) }, 'gateway ready');
   if (sandbox) process.stdout.write(await sandboxBanner(gateway, sandbox, parts));
-}
-
-function completeSettings(env: Env): GatewaySettings {
-  const { databaseUrl, identity, provider } = env;
-  if (databaseUrl === undefined || identity === undefined || provider.apiKey === undefined) throw new Error('settings are incomplete'); // env.ts has refused this already
-  return { ...env, databaseUrl, identity, provider: { ...provider, apiKey: provider.apiKey } };
 }
 
 /** The first signal stops in order; the second stops waiting for streams. */

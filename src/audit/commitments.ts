@@ -1,13 +1,14 @@
-import { createHmac, randomBytes, type Hmac } from 'node:crypto';
+import { createHmac, createSecretKey, randomBytes, type Hmac, type KeyObject } from 'node:crypto';
 import type { Pool } from 'pg';
-import { v7 as uuid } from 'uuid';
+import { uuid } from '../shared/uuid.ts';
 import type { Commitment } from './audit-event.ts';
 
 const CACHED_KEYS_MAX = 20_000;
 
 interface DayKey {
   id: string;
-  key: Buffer;
+  /** As key objects: with plain bytes Node's HMAC takes six times as long. */
+  key: KeyObject;
 }
 
 /**
@@ -43,8 +44,9 @@ export class Commitments {
     await this.pool.query('INSERT INTO commitment_keys (id, tenant_id, day, key) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant_id, day) DO NOTHING', [
       uuid(), tenantId, day, randomBytes(32),
     ]);
-    const answer = await this.pool.query<DayKey>('SELECT id, key FROM commitment_keys WHERE tenant_id = $1 AND day = $2', [tenantId, day]);
-    const dayKey = answer.rows[0]!;
+    const answer = await this.pool.query<{ id: string; key: Buffer }>('SELECT id, key FROM commitment_keys WHERE tenant_id = $1 AND day = $2', [tenantId, day]);
+    const { id, key } = answer.rows[0]!;
+    const dayKey = { id, key: createSecretKey(key) };
     if (this.#keys.size >= CACHED_KEYS_MAX) this.#keys.delete(this.#keys.keys().next().value!);
     this.#keys.set(`${day} ${tenantId}`, dayKey);
     return dayKey;
@@ -54,11 +56,11 @@ export class Commitments {
 /** Commits to the texts of one request. */
 export class RequestCommitter {
   readonly #keyId: string;
-  readonly #recordKey: Buffer;
+  readonly #recordKey: KeyObject;
 
   constructor(dayKey: DayKey, requestId: string) {
     this.#keyId = dayKey.id;
-    this.#recordKey = createHmac('sha256', dayKey.key).update(requestId).digest();
+    this.#recordKey = createSecretKey(createHmac('sha256', dayKey.key).update(requestId).digest());
   }
 
   commit(label: 'prompt', bytes: Buffer): Commitment {

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import type { EntityManager } from 'typeorm';
-import { v7 as uuid } from 'uuid';
+import { uuid } from '../shared/uuid.ts';
 import { actorOf, auditEventText, leafEntry, type AuditActor } from './audit-event.ts';
 
 /** Who changes configuration, by which way. */

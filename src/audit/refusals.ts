@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 import { Counter, type Registry } from 'prom-client';
-import { v7 as uuid } from 'uuid';
+import { uuid } from '../shared/uuid.ts';
 
 import type { Journal } from '../journal/journal.ts';
 import { Gcra } from '../shared/gcra.ts';

@@ -1,4 +1,4 @@
-import { v7 as uuid } from 'uuid';
+import { uuid } from '../shared/uuid.ts';
 import type { CallEnvironment, CallFacts, DataClass, DecisionPoint } from '../auth/decision-point.ts';
 import type { Principal } from '../auth/principal.ts';
 import type { Candidate, Plan } from '../cost/plan.ts';

@@ -1,4 +1,4 @@
-import { v7 as uuid } from 'uuid';
+import { uuid } from '../shared/uuid.ts';
 import { actorOf, leafEntry } from '../audit/audit-event.ts';
 import type { Commitments, RequestCommitter } from '../audit/commitments.ts';
 import type { Principal } from '../auth/principal.ts';

@@ -1,7 +1,7 @@
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { Counter, type Registry } from 'prom-client';
-import { v7 as uuid } from 'uuid';
+import { uuid } from '../shared/uuid.ts';
 import { leafEntry } from '../audit/audit-event.ts';
 import { settlementEntry, type HoldContext } from '../cost/ledger-entry.ts';
 import type { Journal } from '../journal/journal.ts';

@@ -1,6 +1,6 @@
 import type { DataSource, EntityManager } from 'typeorm';
 import { MoreThan, QueryFailedError } from 'typeorm';
-import { v7 as uuid } from 'uuid';
+import { uuid } from '../shared/uuid.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import type { Page } from '../shared/paging.ts';
 import { Tenant } from '../tenants/tenant.ts';

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { v7 as uuid } from 'uuid';
+import { uuid } from '../shared/uuid.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import { CommitError, JournalConnection } from './journal-connection.ts';
 import type { JournalMetrics } from './journal-metrics.ts';

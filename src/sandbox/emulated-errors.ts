@@ -65,7 +65,7 @@ export const notJson = () => new EmulatedRefusal(415, 'invalid-argument', 'Expec
 export const liveSearchOff = () =>
   new EmulatedRefusal(410, 'invalid-argument', 'Live search is deprecated. Please switch to the Agent Tools API: https://docs.x.ai/docs/guides/tools/overview'); // seen
 export const unknownModel = (name: string) =>
-  new EmulatedRefusal(404, 'not-found', `The model ${name} does not exist or your team ${TEAM_ID} does not have access to it. Please ensure you're using the correct API key.`); // seen
+  new EmulatedRefusal(404, 'not-found', `The model ${name} does not exist or your team ${TEAM_ID} does not have access to it.`); // seen
 export const unknownPath = (path: string) => new EmulatedRefusal(404, 'not-found', `The requested path ${path} does not exist.`);
 export const wrongMethod = (method: string) => new EmulatedRefusal(405, 'invalid-argument', `The method ${method} is not allowed here.`);
 export const bodyTooLarge = () => new EmulatedRefusal(413, 'invalid-argument', 'Request body too large.');

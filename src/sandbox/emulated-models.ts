@@ -51,8 +51,22 @@ const GROK_4_20 = {
 } as const;
 
 export const EMULATED_MODELS: readonly EmulatedModel[] = [
-  { ...FLAGSHIP, id: 'grok-4.7', aliases: [], createdUnix: releasedOn('2026-09-21'), prices: doublingPrices(20_000, 5_000, 60_000), efforts: ['low', 'medium', 'high', 'xhigh'] },
-  { ...FLAGSHIP, id: 'grok-4.6', aliases: [], createdUnix: releasedOn('2026-08-12'), prices: doublingPrices(20_000, 5_000, 60_000), efforts: ['low', 'medium', 'high', 'xhigh'] },
+  {
+    ...FLAGSHIP,
+    id: 'grok-4.7',
+    aliases: [],
+    createdUnix: releasedOn('2026-09-21'),
+    prices: doublingPrices(20_000, 5_000, 60_000),
+    efforts: ['low', 'medium', 'high', 'xhigh'],
+  },
+  {
+    ...FLAGSHIP,
+    id: 'grok-4.6',
+    aliases: [],
+    createdUnix: releasedOn('2026-08-12'),
+    prices: doublingPrices(20_000, 5_000, 60_000),
+    efforts: ['low', 'medium', 'high', 'xhigh'],
+  },
   {
     ...FLAGSHIP,
     id: 'grok-4.5',
@@ -148,7 +162,7 @@ export function modelEntry(model: EmulatedModel): Record<string, unknown> {
     aliases: model.aliases,
     context_length: model.contextTokens,
     ...priceFields(model.prices),
-    ...(model.efforts.length > 0 && { capabilities: { reasoning_effort: model.efforts, ...(model.defaultEffort !== undefined && { default_reasoning_effort: model.defaultEffort }) } }),
+    ...(model.efforts.length > 0 && { capabilities: { reasoning_effort: model.efforts, default_reasoning_effort: model.defaultEffort } }),
   };
 }
 

@@ -58,7 +58,10 @@ const checkShape = fields(
     model: text,
     messages: listOf(fields(
       { role: oneOf('system', 'user', 'assistant', 'tool', 'function', 'developer') },
-      { content: checkContent, reasoning_content: text, tool_call_id: text, name: text, tool_calls: listOf(fields({ id: text, function: fields({ name: text, arguments: text }) })) },
+      {
+        content: checkContent, reasoning_content: text, tool_call_id: text, name: text,
+        tool_calls: listOf(fields({ id: text, function: fields({ name: text, arguments: text }) })),
+      },
     )),
   },
   {

@@ -70,7 +70,8 @@ function lookUp(reference: string, root: unknown): unknown {
 
 function stringOf(schema: Record<string, unknown>): string {
   const formats: Readonly<Record<string, string>> = {
-    'date-time': '2026-01-01T00:00:00Z', date: '2026-01-01', time: '00:00:00Z', email: 'a@example.com', uri: 'https://example.com', uuid: '00000000-0000-4000-8000-000000000000',
+    'date-time': '2026-01-01T00:00:00Z', date: '2026-01-01', time: '00:00:00Z',
+    email: 'a@example.com', uri: 'https://example.com', uuid: '00000000-0000-4000-8000-000000000000',
   };
   const format = formats[String(schema['format'])];
   return format ?? 'text'.padEnd(numberOr(schema['minLength'], 0), '.').slice(0, numberOr(schema['maxLength'], Infinity));

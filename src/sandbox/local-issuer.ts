@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { exportJWK, exportPKCS8, generateKeyPair, importPKCS8, SignJWT, type CryptoKey, type JWK } from 'jose';
-import { v4 as uuid } from 'uuid';
+import { uuid } from '../shared/uuid.ts';
 import type { IdentitySettings } from '../auth/token-verifier.ts';
 
 const ALGORITHM = 'ES256';

@@ -1,7 +1,7 @@
 import { Catch, HttpException, Inject, type ArgumentsHost, type ExceptionFilter } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
-import { v7 as uuid } from 'uuid';
+import { uuid } from './uuid.ts';
 import { actorOf } from '../audit/audit-event.ts';
 import { Refusals } from '../audit/refusals.ts';
 import { CLOCK, type Clock } from './clock.ts';

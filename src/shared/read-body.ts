@@ -27,9 +27,15 @@ export async function readJsonBody(request: IncomingMessage, bytesMax: number): 
       reject(tooLarge(bytesMax));
     });
     request.on('end', () => resolve(parts.length === 1 ? parts[0]! : Buffer.concat(parts, bytes)));
-    request.on('error', (cause) => reject(new GatewayError('invalid_request', { publicMessage: 'The body ended before it was complete.', cause })));
-    request.on('close', () => reject(new GatewayError('invalid_request', { publicMessage: 'The body ended before it was complete.' })));
+    request.on('error', (cause) => reject(brokenOff(cause)));
+    request.on('close', () => {
+      if (!request.complete) reject(brokenOff());
+    });
   });
+}
+
+function brokenOff(cause?: unknown): GatewayError {
+  return new GatewayError('invalid_request', { publicMessage: 'The body ended before it was complete.', cause });
 }
 
 function tooLarge(bytesMax: number): GatewayError {

@@ -1,6 +1,6 @@
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
-import { v4 as uuid } from 'uuid';
+import { uuid } from './uuid.ts';
 
 const HEARTBEAT_MS = 5_000;
 /** A replica unseen for so long is dead; live ones are seen six times in it. */

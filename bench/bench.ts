@@ -1,0 +1,208 @@
+import { parseArgs } from 'node:util';
+import { call, closedLoop, closeLoad, openLoop, quantile } from './load.ts';
+import { cpuMicros, residentBytes, startRig, type Arm, type Rig } from './rig.ts';
+
+const USAGE = 'npm run bench -- [--json] [--rounds 7] [--seconds 2] [--streams 1000] [--stream-seconds 20] [--concurrency 64] [--only cpu|latency|streams]';
+const RATE_PER_SECOND = 300;
+const ANSWER_TOKENS = 20;
+
+const { values: options } = parseArgs({
+  options: {
+    json: { type: 'boolean', default: false }, rounds: { type: 'string', default: '7' }, concurrency: { type: 'string', default: '64' }, seconds: { type: 'string', default: '2' },
+    streams: { type: 'string', default: '1000' }, 'stream-seconds': { type: 'string', default: '20' }, only: { type: 'string' }, help: { type: 'boolean', default: false },
+  },
+});
+
+interface CpuRow {
+  mode: 'plain' | 'stream';
+  arm: Arm['name'];
+  requestsPerSecond: Spread;
+  cpuMicrosPerRequest: Spread | undefined;
+  /** CPU per request over the bare proxy's in the same round. */
+  ratio: Spread | undefined;
+  failed: number;
+}
+
+interface LatencyRow {
+  mode: 'plain' | 'stream';
+  arm: Arm['name'];
+  p50Ms: Spread;
+  p99Ms: Spread;
+  addedP50Ms: number | undefined;
+  addedP99Ms: number | undefined;
+  failed: number;
+}
+
+interface Spread {
+  median: number;
+  low: number;
+  high: number;
+}
+
+const CONCURRENCY = Number(options.concurrency);
+const say = (text: string): void => void (options.json ? undefined : process.stderr.write(text));
+const wants = (part: string): boolean => options.only === undefined || options.only === part;
+
+if (options.help) {
+  process.stdout.write(`${USAGE}\n`);
+} else {
+  const report = await run();
+  process.stdout.write(options.json ? `${JSON.stringify(report, undefined, 2)}\n` : render(report));
+}
+
+async function run() {
+  say('starting emulator, bare proxy, PostgreSQL and gateway\n');
+  const rig = await startRig({ firstTokenMs: 0, tokenIntervalMs: 0 });
+  const cpu: CpuRow[] = [];
+  const latency: LatencyRow[] = [];
+  try {
+    await warmUp(rig);
+    for (const mode of ['plain', 'stream'] as const) {
+      if (wants('cpu')) cpu.push(...(await measureCpu(rig, mode)));
+      if (wants('latency')) latency.push(...(await measureLatency(rig, mode)));
+    }
+  } finally {
+    await rig.close();
+  }
+  const streams = wants('streams') ? await measureStreams() : undefined;
+  await closeLoad();
+  return { node: process.version, concurrency: CONCURRENCY, ratePerSecond: RATE_PER_SECOND, cpu, latency, streams };
+}
+
+function body(stream: boolean): string {
+  return JSON.stringify({
+    model: 'grok-4.20-0309-non-reasoning', stream, max_completion_tokens: 64, ...(stream ? { stream_options: { include_usage: true } } : {}),
+    messages: [{ role: 'system', content: 'You answer briefly.' }, { role: 'user', content: 'What is the capital of France, and what is it known for? '.repeat(8) }],
+    x_emulator: { output_tokens: ANSWER_TOKENS, reasoning_tokens: 0 },
+  });
+}
+
+async function warmUp(rig: Rig): Promise<void> {
+  say('warming up ');
+  for (const arm of rig.arms) {
+    for (const stream of [false, true]) {
+      const { failed } = await closedLoop(arm, body(stream), stream, CONCURRENCY, 1_500);
+      if (failed > 0) throw new Error(`${arm.name}: ${failed} calls failed while warming up`);
+    }
+  }
+  say('\n');
+}
+
+/** Arms in turn within each round, so that what else the machine does falls on all of them alike. */
+async function measureCpu(rig: Rig, mode: 'plain' | 'stream'): Promise<CpuRow[]> {
+  say(`CPU, ${mode} `);
+  const stream = mode === 'stream';
+  const samples = rig.arms.map(() => [] as { rps: number; cpuMicros: number | undefined; failed: number }[]);
+  for (let round = 0; round < Number(options.rounds); round += 1) {
+    for (const [index, arm] of rig.arms.entries()) {
+      const before = arm.pid === undefined ? 0 : cpuMicros(arm.pid);
+      const startedMs = performance.now();
+      const { calls, failed } = await closedLoop(arm, body(stream), stream, CONCURRENCY, Number(options.seconds) * 1_000);
+      const seconds = (performance.now() - startedMs) / 1_000;
+      samples[index]!.push({ rps: calls / seconds, cpuMicros: arm.pid === undefined ? undefined : (cpuMicros(arm.pid) - before) / calls, failed });
+    }
+    say('.');
+  }
+  say('\n');
+  const bare = samples[1]!;
+  return rig.arms.map((arm, index) => {
+    const own = samples[index]!;
+    const measured = arm.pid !== undefined;
+    return {
+      mode, arm: arm.name, requestsPerSecond: spread(own.map(({ rps }) => rps)), failed: own.reduce((sum, { failed }) => sum + failed, 0),
+      cpuMicrosPerRequest: measured ? spread(own.map((sample) => sample.cpuMicros!)) : undefined,
+      ratio: measured ? spread(own.map((sample, round) => sample.cpuMicros! / bare[round]!.cpuMicros!)) : undefined,
+    };
+  });
+}
+
+async function measureLatency(rig: Rig, mode: 'plain' | 'stream'): Promise<LatencyRow[]> {
+  say(`latency at ${RATE_PER_SECOND}/s, ${mode} `);
+  const stream = mode === 'stream';
+  const samples = rig.arms.map(() => [] as { p50: number; p99: number; failed: number }[]);
+  for (let round = 0; round < Number(options.rounds); round += 1) {
+    for (const [index, arm] of rig.arms.entries()) {
+      const { latenciesMs, failed } = await openLoop(arm, body(stream), stream, RATE_PER_SECOND, Number(options.seconds) * 1_000);
+      samples[index]!.push({ p50: quantile(latenciesMs, 0.5), p99: quantile(latenciesMs, 0.99), failed });
+    }
+    say('.');
+  }
+  say('\n');
+  const direct = samples[0]!;
+  return rig.arms.map((arm, index) => {
+    const own = samples[index]!;
+    const added = (key: 'p50' | 'p99'): number | undefined => (index === 0 ? undefined : spread(own.map((sample, round) => sample[key] - direct[round]![key])).median);
+    return {
+      mode, arm: arm.name, p50Ms: spread(own.map(({ p50 }) => p50)), p99Ms: spread(own.map(({ p99 }) => p99)), addedP50Ms: added('p50'), addedP99Ms: added('p99'),
+      failed: own.reduce((sum, { failed }) => sum + failed, 0),
+    };
+  });
+}
+
+/** Many streams at once, each at 50 frames a second: none may fail, and what one costs in memory. */
+async function measureStreams() {
+  const count = Number(options.streams);
+  const seconds = Number(options['stream-seconds']);
+  say(`${count} streams of 50 frames/s for ${seconds} s `);
+  const rig = await startRig({ firstTokenMs: 20, tokenIntervalMs: 20 });
+  try {
+    const gateway = rig.arms[2]!;
+    const request = JSON.stringify({
+      model: 'grok-4.20-0309-non-reasoning', stream: true, max_completion_tokens: seconds * 50, messages: [{ role: 'user', content: 'Count.' }],
+      x_emulator: { output_tokens: seconds * 50, reasoning_tokens: 0 },
+    });
+    await Promise.all(Array.from({ length: 50 }, () => call(gateway, body(true), true)));
+    const idleBytes = residentBytes(rig.gatewayPid);
+    let peakBytes = idleBytes;
+    const cpuBefore = cpuMicros(rig.gatewayPid);
+    const startedMs = performance.now();
+    const watch = setInterval(() => {
+      peakBytes = Math.max(peakBytes, residentBytes(rig.gatewayPid));
+      say('.');
+    }, 1_000);
+    const results = await Promise.all(Array.from({ length: count }, () => call(gateway, request, true)));
+    clearInterval(watch);
+    const tookSeconds = (performance.now() - startedMs) / 1_000;
+    const cpu = cpuMicros(rig.gatewayPid) - cpuBefore;
+    say('\n');
+    return {
+      streams: count, failed: results.filter(({ ok }) => !ok).length, seconds: tookSeconds, expectedSeconds: seconds,
+      framesPerSecond: (count * seconds * 50) / tookSeconds, cpuMicrosPerFrame: cpu / (count * seconds * 50), kilobytesPerStream: (peakBytes - idleBytes) / count / 1_000,
+    };
+  } finally {
+    await rig.close();
+  }
+}
+
+function spread(values: readonly number[]): Spread {
+  return { median: quantile(values, 0.5), low: Math.min(...values), high: Math.max(...values) };
+}
+
+function render(report: Awaited<ReturnType<typeof run>>): string {
+  const show = (value: Spread | undefined, digits: number): string =>
+    value === undefined ? '' : `${value.median.toFixed(digits)} (${value.low.toFixed(digits)}–${value.high.toFixed(digits)})`;
+  const lines: string[] = [];
+  if (report.cpu.length > 0) {
+    lines.push('', `CPU, ${report.concurrency} callers, median (lowest–highest) of ${options.rounds} rounds`,
+      row(['mode', 'arm', 'requests/s', 'CPU µs/request', '× bare proxy', 'failed']));
+    for (const { mode, arm, requestsPerSecond, cpuMicrosPerRequest, ratio, failed } of report.cpu) {
+      lines.push(row([mode, arm, show(requestsPerSecond, 0), show(cpuMicrosPerRequest, 0), show(ratio, 2), String(failed)]));
+    }
+  }
+  if (report.latency.length > 0) {
+    lines.push('', `Latency at ${report.ratePerSecond} requests/s, ms`, row(['mode', 'arm', 'p50', 'p99', 'added p50 / p99', 'failed']));
+    for (const { mode, arm, p50Ms, p99Ms, addedP50Ms, addedP99Ms, failed } of report.latency) {
+      lines.push(row([mode, arm, show(p50Ms, 2), show(p99Ms, 2), addedP50Ms === undefined ? '' : `${addedP50Ms.toFixed(2)} / ${addedP99Ms!.toFixed(2)}`, String(failed)]));
+    }
+  }
+  const { streams } = report;
+  if (streams) {
+    lines.push('', `${streams.streams} streams at 50 frames/s: ${streams.failed} failed; ${streams.seconds.toFixed(1)} s for ${streams.expectedSeconds} s of frames; ` +
+      `${streams.framesPerSecond.toFixed(0)} frames/s; ${streams.cpuMicrosPerFrame.toFixed(1)} CPU µs/frame; ${streams.kilobytesPerStream.toFixed(0)} kB/stream`);
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function row(cells: readonly string[]): string {
+  return cells.map((cell, index) => cell.padEnd([7, 11, 22, 22, 22, 7][index]!)).join(' ').trimEnd();
+}
