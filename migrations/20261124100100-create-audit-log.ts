@@ -36,11 +36,12 @@ export class CreateAuditLog20261124100100 implements MigrationInterface {
       CREATE TRIGGER audit_leaves_append_only BEFORE UPDATE OR DELETE ON audit_leaves FOR EACH ROW EXECUTE FUNCTION audit_refuse_change();
       CREATE TRIGGER audit_leaves_no_truncate BEFORE TRUNCATE ON audit_leaves FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change();
 
-      -- Entries: {"i": operation, "id": uuid, "b": body}. An operation that an earlier participant refused leaves no record here.
-      CREATE FUNCTION audit_append(verdicts smallint[], entries jsonb) RETURNS smallint[] LANGUAGE plpgsql VOLATILE AS $$
+      -- Entries: {"i": operation, "id": uuid, "b": event}. The type json keeps an event's text to the byte; jsonb would not.
+      -- An operation that an earlier participant refused leaves no record here.
+      CREATE FUNCTION audit_append(verdicts smallint[], entries json) RETURNS smallint[] LANGUAGE plpgsql VOLATILE AS $$
       BEGIN
         INSERT INTO audit_pending (id, body)
-          SELECT e.id, convert_to(e.b, 'UTF8') FROM jsonb_to_recordset(entries) AS e(i int, id uuid, b text)
+          SELECT e.id, convert_to(e.b::text, 'UTF8') FROM json_to_recordset(entries) AS e(i int, id uuid, b json)
           WHERE verdicts[e.i + 1] = 0 ORDER BY e.i;
         RETURN verdicts;
       END $$;

@@ -41,31 +41,34 @@ export class CreateLedger20261124100200 implements MigrationInterface {
         PRIMARY KEY (budget_id, period_start)
       );
 
+      -- Calls under way, and only those: small, and written at both ends of every call. What is resolved moves to settlements.
       CREATE TABLE holds (
         id uuid PRIMARY KEY,
         request_id uuid NOT NULL,
         tenant_id text NOT NULL,
         replica_id uuid NOT NULL,
-        state text NOT NULL CHECK (state IN ('held', 'sent', 'settled', 'released', 'expired_charged')),
+        state text NOT NULL CHECK (state IN ('held', 'sent')),
         budget_ids uuid[] NOT NULL,
         amount_ticks bigint NOT NULL CHECK (amount_ticks >= 0),
-        charged_ticks bigint,
         -- What an outcome needs to say of the call when its process can no longer say it.
         context jsonb NOT NULL,
         created_at timestamptz NOT NULL DEFAULT now(),
-        expires_at timestamptz NOT NULL,
-        resolved_at timestamptz,
-        CHECK ((charged_ticks IS NULL) = (state IN ('held', 'sent')))
-      ) WITH (fillfactor = 80);
-      CREATE INDEX holds_open ON holds (replica_id, expires_at) WHERE state IN ('held', 'sent');
-      CREATE INDEX holds_tenant ON holds (tenant_id, created_at);
-      CREATE INDEX holds_request ON holds (request_id);
+        expires_at timestamptz NOT NULL
+      );
 
-      -- One row a finished call: what was used and what it cost.
-      CREATE TABLE usage_records (
-        hold_id uuid PRIMARY KEY REFERENCES holds (id),
+      -- One row a finished call: what was held, used and charged. Ids grow with time, so every index grows at its end.
+      CREATE TABLE settlements (
+        hold_id uuid PRIMARY KEY,
         request_id uuid NOT NULL,
         tenant_id text NOT NULL,
+        replica_id uuid NOT NULL,
+        state text NOT NULL CHECK (state IN ('settled', 'released', 'expired_charged')),
+        budget_ids uuid[] NOT NULL,
+        held_ticks bigint NOT NULL,
+        charged_ticks bigint NOT NULL,
+        basis text NOT NULL,
+        provider_ticks bigint,
+        computed_ticks bigint,
         subject text NOT NULL,
         model text NOT NULL,
         upstream_model text NOT NULL,
@@ -76,15 +79,10 @@ export class CreateLedger20261124100200 implements MigrationInterface {
         cached_input_tokens bigint,
         output_tokens bigint,
         reasoning_tokens bigint,
-        charged_ticks bigint NOT NULL,
-        provider_ticks bigint,
-        computed_ticks bigint,
-        basis text NOT NULL,
         started_at timestamptz NOT NULL,
         finished_at timestamptz NOT NULL
       );
-      CREATE INDEX usage_records_tenant ON usage_records (tenant_id, started_at);
-      CREATE INDEX usage_records_request ON usage_records (request_id);
+      CREATE INDEX settlements_request ON settlements (request_id);
 
       -- First instant after the period that contains the given one, in UTC; null for 'total'.
       CREATE FUNCTION budget_period_end(time_window text, at timestamptz) RETURNS timestamptz LANGUAGE sql STABLE AS $$
@@ -112,17 +110,28 @@ export class CreateLedger20261124100200 implements MigrationInterface {
           SELECT id, period_start, period_end, spent_ticks FROM over
       $$;
 
-      -- The ledger's part of a batch. Entries, by operation i:
-      --   hold:    {"i","k":"hold","id","rq":request,"t":tenant,"s":[scopes],"a":ticks,"rp":replica,"x":expires at,"c":context}
-      --   settle:  {"i","k":"settle"|"release"|"expire"|"correct","id","a":ticks to charge,"u":usage record}
-      -- "correct" replaces the charge of a hold that the sweeper had charged; the others resolve an open hold.
+      -- An entry of the ledger, by operation i:
+      --   hold:    k 'hold', id, rq request, t tenant, s scopes joined by chr(31), a ticks, rp replica, x expires at, c context
+      --   settle:  k 'settle' | 'release' | 'expire' | 'correct', id, a ticks to charge, u usage
+      -- "correct" replaces the charge of a hold that the sweeper had charged; the others resolve an open hold. b is filled in here.
+      CREATE TYPE ledger_entry AS (i int, k text, id uuid, rq uuid, t text, s text, a bigint, rp uuid, x timestamptz, c jsonb, u json, b uuid[]);
+      CREATE TYPE ledger_usage AS (outcome text, basis text, input_tokens bigint, cached_input_tokens bigint, output_tokens bigint, reasoning_tokens bigint,
+        provider_ticks bigint, computed_ticks bigint);
+
+      -- The ledger's part of a batch.
       -- Verdicts: 1 no room in a budget, 2 no budget at all, 3 late (the sweeper has charged the hold: correct it instead),
       --           4 already resolved, 5 unknown hold. With any of them the operation has done nothing.
-      -- All budgets are locked first, in the order of their ids, so that no two batches wait for each other in a circle.
-      CREATE FUNCTION ledger_apply(verdicts smallint[], entries jsonb) RETURNS smallint[] LANGUAGE plpgsql VOLATILE AS $$
+      -- All budgets are locked first, in the order of their ids, so that no two batches wait for each other in a circle; whoever has the budgets of
+      -- a hold has the hold.
+      CREATE FUNCTION ledger_apply(verdicts smallint[], entries json) RETURNS smallint[] LANGUAGE plpgsql VOLATILE
+      -- Plans are made once: these tables are read by key, however small they look to the planner on the first day.
+      SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
       DECLARE
         at timestamptz := clock_timestamp();
+        ops ledger_entry[];
         ids uuid[];
+        tenants text[];
+        scopes text[];
         room bigint[];
         overdue boolean;
         d_held bigint[];
@@ -130,27 +139,26 @@ export class CreateLedger20261124100200 implements MigrationInterface {
         op record;
         slot int;
         fits boolean;
-        granted int[] := '{}';
-        s_hold uuid[] := '{}';
-        s_state text[] := '{}';
-        s_charge bigint[] := '{}';
-        s_op int[] := '{}';
+        resolved uuid[] := '{}';
+        holds_granted boolean := false;
       BEGIN
-        IF jsonb_array_length(entries) = 0 THEN
+        SELECT array_agg(e) INTO ops FROM json_populate_recordset(NULL::ledger_entry, entries) e;
+        IF ops IS NULL THEN
           RETURN verdicts;
         END IF;
 
-        SELECT array_agg(locked.id), array_agg(locked.limit_ticks - locked.spent_ticks - locked.held_ticks), bool_or(locked.period_end <= at)
-          INTO ids, room, overdue
+        SELECT array_agg(l.id), array_agg(l.tenant_id), array_agg(l.scope), array_agg(l.limit_ticks - l.spent_ticks - l.held_ticks), bool_or(l.period_end <= at)
+          INTO ids, tenants, scopes, room, overdue
           FROM (
             SELECT b.* FROM budgets b WHERE b.id IN (
-              SELECT m.id FROM jsonb_to_recordset(entries) AS e(k text, t text, s jsonb)
-                JOIN budgets m ON m.tenant_id = e.t AND e.s ? m.scope WHERE e.k = 'hold'
+              SELECT m.id FROM (SELECT DISTINCT e.t, e.s FROM unnest(ops) e WHERE e.k = 'hold') o
+                JOIN budgets m ON m.tenant_id = o.t AND m.scope = ANY (string_to_array(o.s, chr(31)))
               UNION
-              SELECT unnest(h.budget_ids) FROM jsonb_to_recordset(entries) AS e(k text, id uuid)
-                JOIN holds h ON h.id = e.id WHERE e.k <> 'hold')
+              SELECT unnest(h.budget_ids) FROM unnest(ops) e JOIN holds h ON h.id = e.id WHERE e.k <> 'hold'
+              UNION
+              SELECT unnest(r.budget_ids) FROM unnest(ops) e JOIN settlements r ON r.hold_id = e.id WHERE e.k = 'correct')
             ORDER BY b.id FOR UPDATE
-          ) locked;
+          ) l;
         IF overdue THEN
           PERFORM budgets_roll(ids, at);
           SELECT array_agg(b.limit_ticks - b.spent_ticks - b.held_ticks ORDER BY b.id) INTO room FROM budgets b WHERE b.id = ANY (ids);
@@ -158,57 +166,56 @@ export class CreateLedger20261124100200 implements MigrationInterface {
         d_held := array_fill(0::bigint, ARRAY[coalesce(array_length(ids, 1), 0)]);
         d_spent := d_held;
 
-        -- The budgets are locked, so a hold's state can only be changed by us from here on.
         FOR op IN
-          SELECT e.i, e.k, e.id, e.a, h.state, h.amount_ticks, h.charged_ticks,
-            CASE WHEN e.k = 'hold'
-              THEN (SELECT array_agg(array_position(ids, m.id)) FROM budgets m WHERE m.tenant_id = e.t AND e.s ? m.scope AND m.id = ANY (ids))
-              ELSE (SELECT array_agg(array_position(ids, b)) FROM unnest(h.budget_ids) b)
-            END AS slots
-          FROM jsonb_to_recordset(entries) AS e(i int, k text, id uuid, t text, s jsonb, a bigint)
+          SELECT e.n, e.i, e.k, e.id, e.a, h.amount_ticks AS held, r.state AS resolved_as, r.charged_ticks AS charged,
+            coalesce(m.ids, h.budget_ids, r.budget_ids) AS budget_ids
+          FROM unnest(ops) WITH ORDINALITY AS e(i, k, id, rq, t, s, a, rp, x, c, u, b, n)
             LEFT JOIN holds h ON e.k <> 'hold' AND h.id = e.id
-          ORDER BY e.i
+            LEFT JOIN settlements r ON e.k <> 'hold' AND h.id IS NULL AND r.hold_id = e.id
+            LEFT JOIN (
+              SELECT o.t, o.s, array_agg(l.id) AS ids
+                FROM (SELECT DISTINCT e.t, e.s FROM unnest(ops) e WHERE e.k = 'hold') o
+                  JOIN unnest(ids, tenants, scopes) AS l(id, tenant, scope) ON l.tenant = o.t AND l.scope = ANY (string_to_array(o.s, chr(31)))
+                GROUP BY o.t, o.s
+            ) m ON m.t = e.t AND m.s = e.s
+          ORDER BY e.n
         LOOP
           IF verdicts[op.i + 1] <> 0 THEN
             CONTINUE;
           END IF;
           IF op.k = 'hold' THEN
-            IF op.slots IS NULL THEN
+            IF op.budget_ids IS NULL THEN
               verdicts[op.i + 1] := 2;
               CONTINUE;
             END IF;
             fits := true;
-            FOREACH slot IN ARRAY op.slots LOOP
-              fits := fits AND room[slot] >= op.a;
+            FOR n IN 1 .. array_length(op.budget_ids, 1) LOOP
+              fits := fits AND room[array_position(ids, op.budget_ids[n])] >= op.a;
             END LOOP;
             IF NOT fits THEN
               verdicts[op.i + 1] := 1;
               CONTINUE;
             END IF;
-            FOREACH slot IN ARRAY op.slots LOOP
+            FOR n IN 1 .. array_length(op.budget_ids, 1) LOOP
+              slot := array_position(ids, op.budget_ids[n]);
               room[slot] := room[slot] - op.a;
               d_held[slot] := d_held[slot] + op.a;
             END LOOP;
-            granted := granted || op.i;
-          ELSIF op.state IS NULL THEN
+            ops[op.n].b := op.budget_ids;
+            holds_granted := true;
+          ELSIF op.held IS NULL AND op.resolved_as IS NULL THEN
             verdicts[op.i + 1] := 5;
-          ELSIF op.state = 'expired_charged' AND op.k IN ('settle', 'release') THEN
+          ELSIF op.resolved_as = 'expired_charged' AND op.k IN ('settle', 'release') THEN
             verdicts[op.i + 1] := 3;
-          ELSIF op.id = ANY (s_hold) OR (op.state = 'expired_charged') <> (op.k = 'correct') OR op.state IN ('settled', 'released') THEN
+          ELSIF (op.held IS NULL) <> (op.k = 'correct') OR op.resolved_as IN ('settled', 'released') OR op.id = ANY (resolved) THEN
             verdicts[op.i + 1] := 4;
           ELSE
-            FOREACH slot IN ARRAY op.slots LOOP
-              IF op.k = 'correct' THEN
-                d_spent[slot] := d_spent[slot] + op.a - op.charged_ticks;
-              ELSE
-                d_held[slot] := d_held[slot] - op.amount_ticks;
-                d_spent[slot] := d_spent[slot] + op.a;
-              END IF;
+            FOR n IN 1 .. array_length(op.budget_ids, 1) LOOP
+              slot := array_position(ids, op.budget_ids[n]);
+              d_held[slot] := d_held[slot] - coalesce(op.held, 0);
+              d_spent[slot] := d_spent[slot] + op.a - coalesce(op.charged, 0);
             END LOOP;
-            s_hold := s_hold || op.id;
-            s_op := s_op || op.i;
-            s_charge := s_charge || op.a;
-            s_state := s_state || CASE op.k WHEN 'release' THEN 'released' WHEN 'expire' THEN 'expired_charged' ELSE 'settled' END;
+            resolved := resolved || op.id;
           END IF;
         END LOOP;
 
@@ -216,31 +223,27 @@ export class CreateLedger20261124100200 implements MigrationInterface {
           FROM unnest(ids, d_held, d_spent) AS d(id, held, spent)
           WHERE b.id = d.id AND (d.held <> 0 OR d.spent <> 0);
 
-        IF array_length(granted, 1) > 0 THEN
+        IF holds_granted THEN
           INSERT INTO holds (id, request_id, tenant_id, replica_id, state, budget_ids, amount_ticks, context, created_at, expires_at)
-            SELECT e.id, e.rq, e.t, e.rp, 'sent',
-              (SELECT array_agg(m.id ORDER BY m.id) FROM budgets m WHERE m.tenant_id = e.t AND e.s ? m.scope AND m.id = ANY (ids)), e.a, e.c, at, e.x
-            FROM jsonb_to_recordset(entries) AS e(i int, id uuid, rq uuid, t text, s jsonb, a bigint, rp uuid, x timestamptz, c jsonb)
-            WHERE e.i = ANY (granted);
+            SELECT e.id, e.rq, e.t, e.rp, 'sent', e.b, e.a, e.c, at, e.x FROM unnest(ops) e WHERE e.k = 'hold' AND verdicts[e.i + 1] = 0;
         END IF;
 
-        IF array_length(s_hold, 1) > 0 THEN
-          UPDATE holds h SET state = s.state, charged_ticks = s.charge, resolved_at = at
-            FROM unnest(s_hold, s_state, s_charge) AS s(id, state, charge) WHERE h.id = s.id;
-          INSERT INTO usage_records (hold_id, request_id, tenant_id, subject, model, upstream_model, deployment, stream, outcome, input_tokens,
-              cached_input_tokens, output_tokens, reasoning_tokens, charged_ticks, provider_ticks, computed_ticks, basis, started_at, finished_at)
-            SELECT h.id, h.request_id, h.tenant_id, h.context->>'sub', h.context->>'model', h.context->>'upstream_model', h.context->>'deployment',
-              (h.context->>'stream')::boolean, u.outcome, u.input_tokens, u.cached_input_tokens, u.output_tokens, u.reasoning_tokens, s.charge,
-              u.provider_ticks, u.computed_ticks, u.basis, h.created_at, at
-            FROM unnest(s_op, s_hold, s_charge) AS s(op, id, charge)
-              JOIN holds h ON h.id = s.id
-              JOIN jsonb_to_recordset(entries) AS e(i int, u jsonb) ON e.i = s.op
-              CROSS JOIN LATERAL jsonb_to_record(e.u) AS u(outcome text, input_tokens bigint, cached_input_tokens bigint, output_tokens bigint,
-                reasoning_tokens bigint, provider_ticks bigint, computed_ticks bigint, basis text)
-            ON CONFLICT (hold_id) DO UPDATE SET outcome = excluded.outcome, input_tokens = excluded.input_tokens,
-              cached_input_tokens = excluded.cached_input_tokens, output_tokens = excluded.output_tokens, reasoning_tokens = excluded.reasoning_tokens,
-              charged_ticks = excluded.charged_ticks, provider_ticks = excluded.provider_ticks, computed_ticks = excluded.computed_ticks,
-              basis = excluded.basis, finished_at = excluded.finished_at;
+        IF array_length(resolved, 1) > 0 THEN
+          WITH gone AS (
+            DELETE FROM holds h USING unnest(ops) e WHERE h.id = e.id AND e.k <> 'hold' AND verdicts[e.i + 1] = 0 RETURNING h.*, e.k, e.a, e.u
+          )
+          INSERT INTO settlements (hold_id, request_id, tenant_id, replica_id, state, budget_ids, held_ticks, charged_ticks, basis, provider_ticks, computed_ticks,
+              subject, model, upstream_model, deployment, stream, outcome, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, started_at, finished_at)
+            SELECT g.id, g.request_id, g.tenant_id, g.replica_id, CASE g.k WHEN 'release' THEN 'released' WHEN 'expire' THEN 'expired_charged' ELSE 'settled' END,
+              g.budget_ids, g.amount_ticks, g.a, u.basis, u.provider_ticks, u.computed_ticks, g.context->>'sub', g.context->>'model', g.context->>'upstream_model',
+              g.context->>'deployment', (g.context->>'stream')::boolean, u.outcome, u.input_tokens, u.cached_input_tokens, u.output_tokens, u.reasoning_tokens,
+              g.created_at, at
+            FROM gone g CROSS JOIN LATERAL json_populate_record(NULL::ledger_usage, g.u) u;
+          UPDATE settlements r SET state = 'settled', charged_ticks = e.a, basis = u.basis, provider_ticks = u.provider_ticks, computed_ticks = u.computed_ticks,
+              outcome = u.outcome, input_tokens = u.input_tokens, cached_input_tokens = u.cached_input_tokens, output_tokens = u.output_tokens,
+              reasoning_tokens = u.reasoning_tokens, finished_at = at
+            FROM unnest(ops) e CROSS JOIN LATERAL json_populate_record(NULL::ledger_usage, e.u) u
+            WHERE r.hold_id = e.id AND e.k = 'correct' AND verdicts[e.i + 1] = 0;
         END IF;
         RETURN verdicts;
       END $$;

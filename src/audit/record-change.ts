@@ -29,5 +29,5 @@ export function originOf(request: FastifyRequest): ChangeOrigin {
 export async function recordChange(manager: EntityManager, { origin, timeMs, activity, object, before, after }: ConfigurationChange): Promise<void> {
   const id = uuid();
   const text = auditEventText({ ...origin, id, timeMs, activity, phase: 'change', httpStatus: activity === 'create' ? 201 : 200, errorCode: undefined, details: { object, before, after } });
-  await manager.query("SELECT audit_append('{0}', $1::jsonb)", [`[{"i":0,${leafEntry(id, text).slice(1)}]`]);
+  await manager.query("SELECT audit_append('{0}', $1::json)", [`[{"i":0,${leafEntry(id, text).slice(1)}]`]);
 }

@@ -10,6 +10,7 @@ export class CallMetrics {
   readonly #firstByteSeconds: Histogram;
   readonly #tokens: Counter;
   readonly #costUsd: Counter;
+  readonly #byModel = new Map<string, ModelCounters>();
 
   constructor(registry: Registry, open: () => number) {
     const registers = [registry];
@@ -30,16 +31,40 @@ export class CallMetrics {
   }
 
   ended({ context, startedAtMs }: CallIdentity, end: CallEnd, nowMs: number): void {
-    const model = context.upstream_model;
-    this.#calls.inc({ model, outcome: end.outcome });
-    this.#seconds.observe({ model }, Math.max(0, nowMs - startedAtMs) / 1000);
+    const model = this.#of(context.upstream_model);
+    this.#calls.inc({ model: context.upstream_model, outcome: end.outcome });
+    model.seconds.observe(Math.max(0, nowMs - startedAtMs) / 1000);
     const firstByteMs = end.attempts.at(-1)?.firstByteMs;
-    if (firstByteMs !== undefined) this.#firstByteSeconds.observe({ model }, firstByteMs / 1000);
-    this.#costUsd.inc({ model }, Number(end.charge.ticks) / 1e10);
+    if (firstByteMs !== undefined) model.firstByteSeconds.observe(firstByteMs / 1000);
+    model.costUsd.inc(Number(end.charge.ticks) / 1e10);
     if (end.usage === undefined) return;
-    this.#tokens.inc({ model, kind: 'input' }, end.usage.inputTokens);
-    this.#tokens.inc({ model, kind: 'cached_input' }, end.usage.cachedInputTokens);
-    this.#tokens.inc({ model, kind: 'output' }, end.usage.outputTokens);
-    this.#tokens.inc({ model, kind: 'reasoning' }, end.usage.reasoningTokens);
+    model.input.inc(end.usage.inputTokens);
+    model.cachedInput.inc(end.usage.cachedInputTokens);
+    model.output.inc(end.usage.outputTokens);
+    model.reasoning.inc(end.usage.reasoningTokens);
   }
+
+  /** A model's own counters, looked up once: to hash labels on every call costs more than to count. */
+  #of(model: string): ModelCounters {
+    let counters = this.#byModel.get(model);
+    if (!counters) {
+      const tokens = (kind: string) => this.#tokens.labels({ model, kind });
+      counters = {
+        seconds: this.#seconds.labels({ model }), firstByteSeconds: this.#firstByteSeconds.labels({ model }), costUsd: this.#costUsd.labels({ model }),
+        input: tokens('input'), cachedInput: tokens('cached_input'), output: tokens('output'), reasoning: tokens('reasoning'),
+      };
+      this.#byModel.set(model, counters);
+    }
+    return counters;
+  }
+}
+
+interface ModelCounters {
+  seconds: { observe(value: number): void };
+  firstByteSeconds: { observe(value: number): void };
+  costUsd: { inc(value: number): void };
+  input: { inc(value: number): void };
+  cachedInput: { inc(value: number): void };
+  output: { inc(value: number): void };
+  reasoning: { inc(value: number): void };
 }

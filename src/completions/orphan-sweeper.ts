@@ -58,7 +58,7 @@ export class OrphanSweeper {
     const othersHadTheirChance = this.replica.connectedForMs() > REPLICA_DEAD_AFTER_SECONDS * 1_000;
     const answer = await this.pool.query<OrphanedHold>(
       `SELECT h.id, h.request_id, h.tenant_id, h.amount_ticks, h.context, h.created_at FROM holds h
-       WHERE h.state IN ('held', 'sent') AND (
+       WHERE (
          (h.replica_id = $1 AND h.expires_at < now())
          OR h.replica_id IN (SELECT r.id FROM replicas r WHERE r.id <> $1
               AND (r.stopped_at IS NOT NULL OR (r.last_seen_at < now() - make_interval(secs => $2) AND $3))))

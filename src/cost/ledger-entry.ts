@@ -40,9 +40,12 @@ export interface Settlement {
   charge: Pick<Charge, 'ticks' | 'basis' | 'providerTicks' | 'computedTicks'>;
 }
 
+/** Unit separator: in no scope, since control characters are refused in names. */
+const SCOPE_SEPARATOR = '\u001f';
+
 export function holdEntry(hold: Hold): string {
   return JSON.stringify({
-    k: 'hold', id: hold.id, rq: hold.requestId, t: hold.tenantId, s: hold.scopes, a: String(hold.amountTicks), rp: hold.replicaId,
+    k: 'hold', id: hold.id, rq: hold.requestId, t: hold.tenantId, s: hold.scopes.join(SCOPE_SEPARATOR), a: String(hold.amountTicks), rp: hold.replicaId,
     x: new Date(hold.expiresAtMs).toISOString(), c: hold.context,
   });
 }

@@ -3,7 +3,7 @@
  */
 export type Verdict = number;
 
-/** The participants of a commit, as SQL functions `f(verdicts smallint[], entries jsonb) returns smallint[]`, in the order in which they decide. */
+/** The participants of a commit, as SQL functions `f(verdicts smallint[], entries json) returns smallint[]`, in the order in which they decide. */
 export const PARTICIPANTS = ['ledger_apply', 'audit_append'] as const;
 export type Participant = (typeof PARTICIPANTS)[number];
 
