@@ -5,9 +5,11 @@ import { createLogger } from './shared/logger.ts';
 import type { Sandbox } from './sandbox/sandbox.ts';
 
 const TOKEN_TTL_SECONDS = 12 * 3_600;
+const NODE_MAJOR_LEAST = 24;
 
 /** Starts the gateway, and says how to use it. Exit status 1 with one line per fault where the settings are not good. */
 export async function main(): Promise<void> {
+  assertNode();
   const { env, sandbox: parts } = await loadEnv();
   const logger = createLogger(env.logLevel);
   const startedMs = performance.now();
@@ -63,6 +65,12 @@ async function sandboxBanner(gateway: Gateway, sandbox: Sandbox, parts: SandboxP
     '',
   );
   return `${lines.join('\n')}\n`;
+}
+
+/** On Linux x64 the packages bring the right Node; elsewhere it is the machine's own. */
+export function assertNode(): void {
+  const [major] = process.versions.node.split('.').map(Number);
+  if (major! < NODE_MAJOR_LEAST) throw new Error(`Node ${NODE_MAJOR_LEAST} or later is needed, and this is ${process.versions.node}; install it, or run on Linux x64, where npm ci brings it`);
 }
 
 /** One clear line per fault, no stack: whoever starts a gateway wants to know what to change. */

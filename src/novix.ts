@@ -10,7 +10,7 @@ import { BUDGET_SCOPES, BUDGET_WINDOWS, budgetView, type BudgetWindow } from './
 import { scopeKey } from './cost/budgets.controller.ts';
 import { Budgets } from './cost/budgets.ts';
 import { anySandbox, loadEnv, type Env } from './env.ts';
-import { main, reportFailure } from './main.ts';
+import { assertNode, main, reportFailure } from './main.ts';
 import { readConfigFile } from './shared/config-files.ts';
 import { createDataSource } from './shared/database.ts';
 import { createLogger } from './shared/logger.ts';
@@ -26,6 +26,8 @@ const ORIGIN: ChangeOrigin = {
 
 const program = new Command('novix').description('Novix Gateway for xAI Grok').configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'novix: ')) });
 const json = (): Option => new Option('--json', 'print JSON');
+
+program.hook('preAction', assertNode);
 
 program.command('start').description('start the gateway').action(main);
 

@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import { Type, type Static } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { GatewayError } from '../shared/gateway-error.ts';
-import { jsonMembers, type JsonMember } from './json-members.ts';
+import { scanJsonObject, type JsonMember } from './json-members.ts';
 import { oneOf } from '../shared/one-of.ts';
 
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Optional(Type.Union([schema, Type.Null()]));
@@ -44,6 +44,8 @@ export const CompletionRequestSchema = Type.Object({
 export type CompletionRequest = Static<typeof CompletionRequestSchema>;
 
 const validator = Compile(CompletionRequestSchema);
+/** Deeper than any schema or tool that a model takes. */
+const DEPTH_MAX = 128;
 
 /** A request as bytes and as a value; the bytes are what goes upstream. */
 export interface ParsedRequest {
@@ -58,15 +60,13 @@ export interface ParsedRequest {
  * @throws {GatewayError} `invalid_request`, naming the field at fault
  */
 export function parseCompletionRequest(body: Buffer): ParsedRequest {
+  const { members, depth, duplicate } = scanJsonObject(body, DEPTH_MAX);
+  // Before anything recurses into it: a million brackets would hold the process up for half a second.
+  if (depth > DEPTH_MAX) throw new GatewayError('invalid_request', { publicMessage: `The body is nested more than ${DEPTH_MAX} levels deep.` });
   const value = parseJsonObject(body);
+  // Two readers of the same text must not see two requests: we would check the one, and the provider might answer the other.
+  if (duplicate !== undefined) throw new GatewayError('invalid_request', { publicMessage: `The field ${shown(duplicate)} is given twice.`, param: shown(duplicate) });
   if (!validator.Check(value)) throw invalid(value);
-  const members = jsonMembers(body);
-  const seen = new Set<string>();
-  for (const { key } of members) {
-    // Two readers of the same text must not see two requests: we would check the one, and the provider might answer the other.
-    if (seen.has(key)) throw new GatewayError('invalid_request', { publicMessage: `The field ${shown(key)} is given twice.`, param: shown(key) });
-    seen.add(key);
-  }
   return { body, members, request: value as CompletionRequest };
 }
 

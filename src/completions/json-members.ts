@@ -7,6 +7,15 @@ export interface JsonMember {
   end: number;
 }
 
+/** What one pass over the bytes of a JSON object finds. */
+export interface JsonScan {
+  members: JsonMember[];
+  /** Levels of objects and arrays, the outermost included. */
+  depth: number;
+  /** Path of the first key that stands twice in one object, anywhere. */
+  duplicate: string | undefined;
+}
+
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const COMMA = 0x2c;
@@ -16,26 +25,73 @@ const CLOSE_BRACE = 0x7d;
 const OPEN_BRACKET = 0x5b;
 const CLOSE_BRACKET = 0x5d;
 
+/** An object or array that the scan is in. */
+interface Open {
+  /** Keys seen; undefined in an array. */
+  keys: string[] | undefined;
+  /** Of an array: the element that the scan is at. */
+  index: number;
+}
+
 /**
- * Finds the top-level members of a JSON object in its bytes, so that some can be replaced while all others go on as the caller wrote them.
+ * Scans a JSON object without building it: finds its top-level members, so that some can be replaced while all others go on as the caller wrote
+ * them; its depth; and keys that stand twice. Strings are skipped natively, so a long prompt costs next to nothing.
  *
- * @param json bytes that `JSON.parse` has accepted as an object
+ * @param json any bytes; what is found is only meaningful where `JSON.parse` accepts them as an object
+ * @param depthMax the scan stops where it is exceeded
  */
-export function jsonMembers(json: Buffer): JsonMember[] {
-  const members: JsonMember[] = [];
-  let at = skipSpace(json, json.indexOf(OPEN_BRACE) + 1);
-  while (json[at] !== CLOSE_BRACE) {
-    const start = at;
-    const keyEnd = stringEnd(json, at);
-    const key = JSON.parse(json.toString('utf8', start, keyEnd)) as string;
-    at = skipSpace(json, keyEnd);
-    if (json[at] !== COLON) throw new Error('not a JSON object');
-    const end = valueEnd(json, skipSpace(json, at + 1));
-    members.push({ key, start, end });
-    at = skipSpace(json, end);
-    if (json[at] === COMMA) at = skipSpace(json, at + 1);
+export function scanJsonObject(json: Buffer, depthMax: number): JsonScan {
+  const scan: JsonScan = { members: [], depth: 0, duplicate: undefined };
+  const open: Open[] = [];
+  let inKey = false;
+  let member: JsonMember | undefined;
+  const endMember = (at: number): void => {
+    if (open.length !== 1 || !member) return;
+    member.end = trimEnd(json, at);
+    scan.members.push(member);
+    member = undefined;
+  };
+  for (let at = 0; at < json.length; at += 1) {
+    switch (json[at]) {
+      case QUOTE: {
+        const end = stringEnd(json, at);
+        const container = open.at(-1);
+        if (inKey && container?.keys) {
+          const key = keyText(json, at, end);
+          if (container.keys.includes(key)) scan.duplicate ??= pathOf(open, key);
+          container.keys.push(key);
+          if (open.length === 1) member = { key, start: at, end };
+        }
+        at = end - 1;
+        break;
+      }
+      case OPEN_BRACE:
+      case OPEN_BRACKET:
+        inKey = json[at] === OPEN_BRACE;
+        open.push({ keys: inKey ? [] : undefined, index: 0 });
+        scan.depth = Math.max(scan.depth, open.length);
+        if (scan.depth > depthMax) return scan;
+        break;
+      case CLOSE_BRACE:
+      case CLOSE_BRACKET:
+        endMember(at);
+        open.pop();
+        inKey = false;
+        break;
+      case COLON:
+        inKey = false;
+        break;
+      case COMMA: {
+        endMember(at);
+        const container = open.at(-1);
+        if (container) container.index += 1;
+        inKey = container?.keys !== undefined;
+        break;
+      }
+      default: // white space, numbers, literals
+    }
   }
-  return members;
+  return scan;
 }
 
 /**
@@ -59,41 +115,32 @@ export function withMembers(json: Buffer, members: readonly JsonMember[], replac
   return Buffer.concat(parts);
 }
 
-function skipSpace(json: Buffer, at: number): number {
-  let next = at;
-  while (json[next] === 0x20 || json[next] === 0x0a || json[next] === 0x0d || json[next] === 0x09) next += 1;
-  if (next >= json.length) throw new Error('not a JSON object');
-  return next;
+/** Keys are compared as JSON reads them: an escape is another spelling, not another key. */
+function keyText(json: Buffer, start: number, end: number): string {
+  const text = json.toString('utf8', start + 1, end - 1);
+  if (!text.includes('\\')) return text;
+  try {
+    return JSON.parse(`"${text}"`) as string;
+  } catch {
+    return text; // no JSON at all, as the parser will find
+  }
 }
 
-/** Index after the closing quote: the first quote with an even number of backslashes before it. */
+/** `messages[0].role`, from the containers that the scan is in. */
+function pathOf(open: readonly Open[], key: string): string {
+  let path = '';
+  for (const { keys, index } of open.slice(0, -1)) path += keys ? `${path === '' ? '' : '.'}${keys.at(-1)}` : `[${index}]`;
+  return path === '' ? key : `${path}.${key}`;
+}
+
+/** Index after the closing quote (the first with an even number of backslashes before it), or after the last byte where there is none. */
 function stringEnd(json: Buffer, start: number): number {
   for (let quote = json.indexOf(QUOTE, start + 1); quote !== -1; quote = json.indexOf(QUOTE, quote + 1)) {
     let backslashes = 0;
     while (json[quote - 1 - backslashes] === BACKSLASH) backslashes += 1;
     if (backslashes % 2 === 0) return quote + 1;
   }
-  throw new Error('not a JSON object');
-}
-
-function valueEnd(json: Buffer, start: number): number {
-  let depth = 0;
-  for (let at = start; at < json.length; at += 1) {
-    const byte = json[at];
-    if (byte === QUOTE) {
-      at = stringEnd(json, at) - 1;
-    } else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
-      depth += 1;
-    } else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) {
-      if (depth === 0) return trimEnd(json, at);
-      depth -= 1;
-      if (depth === 0) return at + 1;
-    } else if (byte === COMMA && depth === 0) {
-      return trimEnd(json, at);
-    }
-    if (depth === 0 && byte === QUOTE) return at + 1;
-  }
-  throw new Error('not a JSON object');
+  return json.length;
 }
 
 function trimEnd(json: Buffer, end: number): number {

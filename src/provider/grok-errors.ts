@@ -65,8 +65,6 @@ interface ProviderErrorBody {
 
 /**
  * Reads an error body in any of the provider's shapes: flat, without code, a bare string, nested, HTML, or nothing.
- *
- * @see docs/decisions/provider-errors.md
  */
 export function readErrorBody(text: string): ProviderErrorBody {
   let body: unknown;

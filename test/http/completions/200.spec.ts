@@ -222,7 +222,7 @@ describe('a stream', () => {
 });
 
 describe('what goes upstream', () => {
-  it('takes fields that the gateway does not know byte for byte: numbers beyond a double, escapes, spaces, nested duplicates', async () => {
+  it('takes fields that the gateway does not know byte for byte: numbers beyond a double, escapes, spaces', async () => {
     const unknown = ['"x_big": 123456789012345678901234567890', '"x_float" : 1.10e+2', '"x_escape":"\\u00e9\\ud83d\\ude00\\/"', '"x_space": { "a" :\t[ 1 ,2 ] , "b":\n{} }', '"__proto__": {"polluted": true}', '"x_é": "ü"'];
     const response = await harness.request('POST', '/v1/chat/completions', { body: `{ "model":"grok-beta", ${unknown.join(' , ')}, "messages" : [ {"role":"user", "content":"Hi \\u00e9", "x_inner":1e2} ] }` });
     expect(response.status).toBe(200);
