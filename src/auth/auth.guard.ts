@@ -2,24 +2,35 @@ import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { AuthGuard as PassportAuthGuard } from '@nestjs/passport';
 import type { FastifyRequest } from 'fastify';
+import { ENV } from '../env.ts';
+import type { Env } from '../env.ts';
 import { CLOCK, type Clock } from '../shared/clock.ts';
+import { Gcra } from '../shared/gcra.ts';
 import { GatewayError, invalidToken } from '../shared/gateway-error.ts';
 import { bearerToken } from './bearer-token.ts';
+import { JwtStrategy } from './jwt.strategy.ts';
 import type { Principal } from './principal.ts';
 import { ROUTE_ACCESS, type RouteAccess } from './route-access.ts';
 import { VerifiedTokens } from './verified-tokens.ts';
 
+/** Addresses whose failures are counted at once. */
+const ADDRESSES_MAX = 10_000;
+
 /** Step 1 of a request's life, on every route: who is calling. A route that declares no access is closed. */
 @Injectable()
-export class AuthGuard extends PassportAuthGuard('jwt') {
+export class AuthGuard extends PassportAuthGuard() {
   readonly #accessByHandler = new WeakMap<object, RouteAccess>();
+  readonly #failures = new Gcra(ADDRESSES_MAX);
 
   constructor(
     @Inject(Reflector) private readonly reflector: Reflector,
     @Inject(VerifiedTokens) private readonly verifiedTokens: VerifiedTokens,
     @Inject(CLOCK) private readonly clock: Clock,
+    @Inject(ENV) private readonly env: Env,
+    @Inject(JwtStrategy) strategy: JwtStrategy,
   ) {
-    super();
+    // The instance, not its name: names are looked up in a registry that all gateways of a process would share.
+    super({ defaultStrategy: strategy as never });
   }
 
   override async canActivate(context: ExecutionContext): Promise<boolean> {
@@ -43,10 +54,22 @@ export class AuthGuard extends PassportAuthGuard('jwt') {
     const token = bearerToken(request);
     const known = token === null ? undefined : this.verifiedTokens.find(token, this.clock.nowMs());
     if (known !== undefined) return known;
-    await super.canActivate(context);
+    try {
+      await super.canActivate(context);
+    } catch (error) {
+      throw error instanceof GatewayError && error.code === 'invalid_token' ? this.#afterFailure(request.ip, error) : error;
+    }
     const principal = (request as FastifyRequest & { user: Principal }).user;
     this.verifiedTokens.remember(token!, principal);
     return principal;
+  }
+
+  /** Who fails too often from one address is told to slow down. Whoever brings a good token from there is let in all the same. */
+  #afterFailure(ip: string, error: GatewayError): GatewayError {
+    const limit = this.env.authFailuresPerMinute;
+    const { allowed, retryAfterMs } = this.#failures.hit(ip, limit, limit, this.clock.monotonicMs());
+    if (allowed) return error;
+    return new GatewayError('rate_limit_exceeded', { publicMessage: 'Too many failed authentications from this address. Get a valid token, and try again later.', retryAfterSeconds: retryAfterMs / 1_000, cause: error });
   }
 
   #access(context: ExecutionContext): RouteAccess {

@@ -132,6 +132,7 @@ export class CompletionPipeline {
         committed.update(bytes);
         const passed = reader.push(bytes);
         if (passed.length > 0) answer.write(passed);
+        if (reader.failure) throw reader.failure;
       },
     });
     upstream.call = {
@@ -195,11 +196,14 @@ export class CompletionPipeline {
 
   /** @returns whether the database has it; the spool has it otherwise, and where not even that worked, the sweeper will charge the hold */
   async #settle(call: AdmittedCall, end: CallEnd): Promise<boolean> {
-    this.metrics.ended(call.identity, end, this.clock.nowMs());
+    const { requestId, actor, context, startedAtMs } = call.identity;
+    const nowMs = this.clock.nowMs();
+    this.metrics.ended(call.identity, end, nowMs);
+    this.logger.info({ requestId, tenant: actor.tenant, model: context.upstream_model, outcome: end.outcome, code: end.errorCode, costTicks: String(end.charge.ticks), ms: nowMs - startedAtMs }, 'call');
     try {
       return await call.settle(end);
     } catch (error) {
-      this.logger.fatal({ err: error, requestId: call.identity.requestId }, 'a call’s outcome could be recorded neither in the database nor in the spool');
+      this.logger.fatal({ err: error, requestId }, 'a call’s outcome could be recorded neither in the database nor in the spool');
       return false;
     }
   }

@@ -31,6 +31,8 @@ export class ChatStreamReader {
   usage: unknown;
   serviceTier: string | undefined;
   done = false;
+  /** An error that the provider reported inside the stream. What came before it has been forwarded. */
+  failure: GrokApiError | undefined;
   /** Frames with content so far: about one token each. */
   contentFrames = 0;
   contentBytes = 0;
@@ -57,8 +59,8 @@ export class ChatStreamReader {
   }
 
   /**
-   * @returns the bytes that may go to the caller now
-   * @throws {GrokApiError} when the provider reports an error inside the stream
+   * @returns the bytes that may go to the caller now; look at `failure` afterwards
+   * @throws {GrokApiError} when the stream makes no sense
    */
   push(bytes: Buffer): Buffer {
     let buffer = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes]);
@@ -96,7 +98,7 @@ export class ChatStreamReader {
     const forward: Buffer[] = [];
     let runStart = 0;
     let plainUntil = 0;
-    for (let start = 0; start < buffer.length; ) {
+    for (let start = 0; start < buffer.length && !this.failure; ) {
       if (!this.#first && !this.finished && plainUntil <= start) plainUntil = firstMarkedFrame(buffer, start);
       if (start < plainUntil) {
         this.#countPlain(buffer.subarray(start, plainUntil));
@@ -110,7 +112,7 @@ export class ChatStreamReader {
       }
       start = end;
     }
-    if (runStart < buffer.length) forward.push(buffer.subarray(runStart));
+    if (runStart < buffer.length && !this.failure) forward.push(buffer.subarray(runStart));
     return forward.length === 1 ? forward[0]! : Buffer.concat(forward);
   }
 
@@ -124,7 +126,11 @@ export class ChatStreamReader {
       return false;
     }
     const chunk = parseChunk(data);
-    if (chunk.error !== undefined && chunk.error !== null && chunk.choices === undefined) throw errorFromAnswer(200, data, {}, 'mid-stream');
+    if (chunk.error !== undefined && chunk.error !== null && chunk.choices === undefined) {
+      // Before any output it is as free as an error with a status of its own.
+      this.failure = errorFromAnswer(200, data, {}, this.contentFrames === 0 ? 'answer' : 'mid-stream');
+      return false;
+    }
     if (typeof chunk.service_tier === 'string') this.serviceTier = chunk.service_tier;
     if (chunk.usage !== undefined && chunk.usage !== null) this.usage = chunk.usage;
     this.#countParsed(frame, chunk);

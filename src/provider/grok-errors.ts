@@ -83,8 +83,6 @@ export function readErrorBody(text: string): ProviderErrorBody {
   return { code: asText(code), message: asText(error) };
 }
 
-const UNAVAILABLE = 'the service is currently unavailable';
-
 /** Turns the provider's error answer into our own codes: by status first, then by its code in either dialect, never by message alone. */
 export function errorFromAnswer(status: number, text: string, headers: { requestId?: string; retryAfterSeconds?: number }, phase: FailurePhase): GrokApiError {
   const { code: providerCode, message } = readErrorBody(text);
@@ -112,9 +110,9 @@ export function errorFromAnswer(status: number, text: string, headers: { request
   if (status === 400 || status === 413 || status === 415 || status === 422 || status === 410) {
     return refusal('invalid_request', `The provider refused the request${said === '' ? '' : `: ${printable(said)}`}`);
   }
-  if (status === 504) return failure('provider_timeout', 'The provider did not answer in time. Try again shortly.');
-  if (status >= 500 || providerCode?.toLowerCase() === UNAVAILABLE) return failure('provider_unavailable', 'The provider is unavailable at the moment. Try again shortly.');
   if (status === 200) return failure('provider_bad_response', 'The provider answered with an error instead of a completion. Try again shortly.');
+  if (status === 504) return failure('provider_timeout', 'The provider did not answer in time. Try again shortly.');
+  if (status >= 500) return failure('provider_unavailable', 'The provider is unavailable at the moment. Try again shortly.');
   return failure('provider_bad_response', 'The provider gave an answer that the gateway does not understand.');
 }
 

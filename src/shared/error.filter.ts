@@ -58,10 +58,10 @@ export function translate(exception: unknown): GatewayError {
   switch (status) {
     case 404:
     case 405:
+    case 414: // a name too long to be one
       return new GatewayError('not_found', { publicMessage: 'There is nothing at this path. GET /openapi.json lists what there is.' });
     case 413:
       return new GatewayError('payload_too_large', { publicMessage: 'The body is larger than the gateway takes.', cause: exception });
-    case 414:
     case 400:
       return new GatewayError('invalid_request', { publicMessage: 'The request is not well formed.', cause: exception });
     case 415:

@@ -13,6 +13,7 @@ export async function readJsonBody(request: IncomingMessage, bytesMax: number): 
     throw new GatewayError('unsupported_media_type', { publicMessage: 'Send the body without content-encoding.' });
   }
   if (Number(request.headers['content-length'] ?? 0) > bytesMax) throw tooLarge(bytesMax);
+  if (request.destroyed) throw brokenOff(); // gone while its token was being checked: its events have been
   return new Promise((resolve, reject) => {
     const parts: Buffer[] = [];
     let bytes = 0;

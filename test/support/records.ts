@@ -23,9 +23,9 @@ export interface AuditEvent {
   };
 }
 
-/** What the gateway recorded under a request id, in order of arrival. */
+/** What the gateway recorded under a request id, in the order of the log; what has no index yet comes last, by phase. */
 export async function eventsOf(harness: Pick<Harness, 'db'>, requestId: string | null): Promise<AuditEvent[]> {
-  const { rows } = await harness.db.query<{ event: AuditEvent }>("SELECT event FROM audit_events WHERE event->'metadata'->>'correlation_uid' = $1 ORDER BY index NULLS LAST", [requestId]);
+  const { rows } = await harness.db.query<{ event: AuditEvent }>("SELECT event FROM audit_events WHERE event->'metadata'->>'correlation_uid' = $1 ORDER BY index NULLS LAST, event->'unmapped'->'novix'->>'phase'", [requestId]);
   return rows.map(({ event }) => event);
 }
 

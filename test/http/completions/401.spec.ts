@@ -119,6 +119,8 @@ const REFUSED: [string, () => string | undefined | Promise<string | undefined>][
   ...['iss', 'aud', 'exp', 'iat', 'sub', 'jti', 'tenant'].map((name): [string, () => Promise<string>] => [`no ${name}`, async () => `Bearer ${await sign({ [name]: undefined })}`]),
   ...['sub', 'jti', 'tenant'].map((name): [string, () => Promise<string>] => [`${name} empty`, async () => `Bearer ${await sign({ [name]: '' })}`]),
   ...['sub', 'jti', 'tenant'].map((name): [string, () => Promise<string>] => [`${name} as a number`, async () => `Bearer ${await sign({ [name]: 7 })}`]),
+  ...['sub', 'jti', 'tenant', 'client_id'].map((name): [string, () => Promise<string>] => [`${name} with a NUL, which no database column holds`, async () => `Bearer ${await sign({ [name]: 'ac\u0000me' })}`]),
+  ['a sub with the separator of budget scopes', async () => `Bearer ${await sign({ sub: 'me\u001fteam:bi' })}`],
   ['roles as text', async () => `Bearer ${await sign({ roles: 'developer' })}`],
   ['roles as numbers', async () => `Bearer ${await sign({ roles: [1] })}`],
   ['roles as an object', async () => `Bearer ${await sign({ roles: { developer: true } })}`],
@@ -142,7 +144,9 @@ async function answerTo(authorization: string | undefined): Promise<Response> {
 
 describe('a token that is wrong in any way is answered 401, and nothing more is told', () => {
   it.each(REFUSED)('%s', async (_, authorization) => {
+    harness.emulator.reset();
     const response = await answerTo(await authorization());
+    expect(response.status).toBe(401);
     expect(response.headers.get('www-authenticate')).toBe('Bearer error="invalid_token"');
     expect(response.headers.get('x-should-retry')).toBe('false');
     for (const name of response.headers.keys()) expect(name).not.toMatch(/^x-(novix|ratelimit)-/);

@@ -1,0 +1,84 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { startHarness, type Harness } from '../support/harness.ts';
+import { rawRequest, type ErrorAnswer } from '../support/wire.ts';
+
+/** Open to anyone, each for a reason. A route that is not here must be closed. */
+const PUBLIC: Record<string, string> = {
+  '/livez': 'probes have no token',
+  '/readyz': 'probes have no token',
+  '/startupz': 'probes have no token',
+  '/health/liveliness': 'probes have no token',
+  '/health/readiness': 'probes have no token',
+  '/metrics': 'scrapers have no token, and no label names a tenant or a person',
+  '/openapi.json': 'says nothing that the source does not',
+  '/docs': 'shows /openapi.json',
+  '/docs/*': 'its scripts and styles',
+};
+
+let harness: Harness;
+let routes: { method: string; path: string }[];
+beforeAll(async () => {
+  harness = await startHarness();
+  routes = parseRoutes((harness.gateway.app.getHttpAdapter().getInstance() as { printRoutes(options: object): string }).printRoutes({ commonPrefix: false }));
+});
+afterAll(async () => {
+  await harness.close();
+});
+
+/** Fastify prints its routes as a tree: what a line adds to the path of the lines above it, and its methods. */
+function parseRoutes(tree: string): { method: string; path: string }[] {
+  const above: string[] = [];
+  return tree.split('\n').flatMap((line) => {
+    const match = /^([\s│]*)[├└]── (\S*)(?: \(([A-Z, ]+)\))?/.exec(line);
+    if (!match) return [];
+    const depth = match[1]!.length / 4;
+    above.length = depth;
+    const path = above.join('') + match[2]!;
+    above.push(match[2]!);
+    return (match[3] ?? '').split(', ').filter((method) => method !== '').map((method) => ({ method, path }));
+  });
+}
+
+function isPublic(path: string): boolean {
+  return Object.hasOwn(PUBLIC, path) || (path.startsWith('/docs/') && Object.hasOwn(PUBLIC, '/docs/*'));
+}
+
+describe('every route', () => {
+  it('is seen by this test: the ones that matter are among them', () => {
+    const seen = routes.map(({ method, path }) => `${method} ${path}`);
+    expect(seen).toEqual(expect.arrayContaining([
+      'POST /v1/chat/completions', 'GET /v1/models', 'GET /v1/models/:id', 'HEAD /v1/models', 'POST /admin/v1/tenants', 'GET /admin/v1/budgets/:id', 'PATCH /admin/v1/budgets/:id', 'GET /readyz', 'GET /openapi.json',
+    ]));
+  });
+
+  it('answers 401 without a token, unless it is on the short list of public ones', async () => {
+    const open: string[] = [];
+    const closed = routes.filter(({ path }) => !isPublic(path));
+    expect(closed.length).toBeGreaterThan(10);
+    for (const { method, path } of closed) {
+      const answer = await rawRequest(harness.url, path.replaceAll(/:\w+/g, 'x').replace('*', 'x'), { method, headers: { 'content-type': 'application/json', 'content-length': '2' }, body: '{}' });
+      const code = method === 'HEAD' || answer.body === '' ? undefined : (JSON.parse(answer.body) as ErrorAnswer).error.code;
+      if (!(answer.status === 401 && (code === 'invalid_token' || method === 'HEAD')) && !(answer.status === 404 && code === 'not_found')) open.push(`${method} ${path}: ${answer.status} ${code}`);
+    }
+    expect(open).toEqual([]);
+  });
+
+  it('that is public only reads', () => {
+    expect(routes.filter(({ path }) => isPublic(path)).map(({ method }) => method).filter((method) => method !== 'GET' && method !== 'HEAD')).toEqual([]);
+  });
+
+  it('on the list of public ones exists', () => {
+    const paths = new Set(routes.map(({ path }) => path));
+    for (const path of Object.keys(PUBLIC)) expect([path, paths.has(path)]).toEqual([path, true]);
+  });
+
+  it('under /admin is closed to a developer', async () => {
+    const token = await harness.token();
+    const admin = routes.filter(({ method, path }) => path.startsWith('/admin/') && method !== 'HEAD');
+    expect(admin.length).toBeGreaterThan(7);
+    for (const { method, path } of admin) {
+      const answer = await rawRequest(harness.url, path.replaceAll(/:\w+/g, 'acme'), { method, headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', 'content-length': '2' }, body: '{}' });
+      expect([method, path, answer.status, (JSON.parse(answer.body) as ErrorAnswer).error.code]).toEqual([method, path, 403, 'policy_denied']);
+    }
+  });
+});
