@@ -7,7 +7,7 @@ COPY package.json package-lock.json .npmrc .swcrc ./
 RUN npm ci --ignore-scripts
 COPY src src
 COPY migrations migrations
-RUN npx swc src migrations -d dist && npm prune --omit=dev --omit=optional --ignore-scripts
+RUN npx swc src migrations -d dist --ignore '**/*.spec.ts' && npm prune --omit=dev --omit=optional --ignore-scripts
 
 FROM ${NODE_IMAGE}
 ENV NODE_ENV=production

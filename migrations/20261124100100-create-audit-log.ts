@@ -55,6 +55,8 @@ export class CreateAuditLog20261124100100 implements MigrationInterface {
       BEGIN
         IF to_regclass(partition) IS NULL THEN
           EXECUTE format('CREATE TABLE %I PARTITION OF audit_leaves FOR VALUES FROM (%s) TO (%s)', partition, low, low + width);
+          -- Row triggers are inherited by partitions, statement triggers are not.
+          EXECUTE format('CREATE TRIGGER no_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change()', partition);
         END IF;
       END $$;
       SELECT audit_ensure_partition(0);

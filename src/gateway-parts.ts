@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { collectDefaultMetrics, Registry } from 'prom-client';
@@ -85,7 +84,7 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   const dataSource = await createDataSource(settings.databaseUrl, logger).initialize();
   const replica = new Replica(pool, logger);
   await replica.open();
-  const spool = new Spool(join(settings.spoolDir), replica.id, logger);
+  const spool = new Spool(settings.spoolDir, replica.id, (id) => replica.isDead(id), logger);
   await spool.open();
   const journal = new Journal(settings.databaseUrl, spool, new JournalMetrics(registry), logger);
   await journal.open();

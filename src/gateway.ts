@@ -90,6 +90,10 @@ async function createApp(parts: GatewayParts): Promise<NestFastifyApplication> {
   const fastify = adapter.getInstance();
   fastify.removeAllContentTypeParsers();
   fastify.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
+  fastify.addHook('onRequest', (request, reply, done) => {
+    reply.header('x-request-id', request.id);
+    done();
+  });
   const app = await NestFactory.create<NestFastifyApplication>(AppModule.forRoot(parts), adapter, { logger: nestLogger(parts.logger), bodyParser: false, abortOnError: false });
   return app;
 }

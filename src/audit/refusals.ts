@@ -54,7 +54,10 @@ export class Refusals {
       this.#count(source, facts);
       return;
     }
-    this.journal.commit({ id: facts.id, lane: 'refusal', entries: { audit_append: leafEntry(facts.id, auditEventText(facts)) } }).then(
+    this.journal.commit({
+      id: facts.id, lane: 'refusal', entries: { audit_append: leafEntry(facts.id, auditEventText(facts)) },
+      onCommittedAfterGivingUp: () => this.#uncount(source, facts.errorCode),
+    }).then(
       () => this.#recorded.inc({ code: facts.errorCode, recorded: 'event' }),
       () => this.#count(source, facts), // the journal is full or gone: it is counted, and recorded when it is back
     );
@@ -77,6 +80,15 @@ export class Refusals {
     } else {
       this.#aggregates.set(key, { source: key.slice(errorCode.length + 1), errorCode, count: 1, firstMs: timeMs, lastMs: timeMs });
     }
+  }
+
+  /** It was recorded as an event after all; where the aggregate has been written meanwhile, it stays counted twice, which hides nothing. */
+  #uncount(source: string, errorCode: string): void {
+    const key = `${errorCode} ${source}`;
+    const aggregate = this.#aggregates.get(key);
+    if (!aggregate) return;
+    aggregate.count -= 1;
+    if (aggregate.count === 0) this.#aggregates.delete(key);
   }
 
   async #flush(): Promise<void> {

@@ -2,14 +2,17 @@ import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { AuthGuard as PassportAuthGuard } from '@nestjs/passport';
 import type { FastifyRequest } from 'fastify';
+import passport from 'passport';
 import { ENV } from '../env.ts';
 import type { Env } from '../env.ts';
 import { CLOCK, type Clock } from '../shared/clock.ts';
 import { Gcra } from '../shared/gcra.ts';
 import { GatewayError, invalidToken } from '../shared/gateway-error.ts';
+import { uuid } from '../shared/uuid.ts';
 import { bearerToken } from './bearer-token.ts';
 import { JwtStrategy } from './jwt.strategy.ts';
 import type { Principal } from './principal.ts';
+import { roleDenied } from './role-denied.ts';
 import { ROUTE_ACCESS, type RouteAccess } from './route-access.ts';
 import { VerifiedTokens } from './verified-tokens.ts';
 
@@ -29,8 +32,11 @@ export class AuthGuard extends PassportAuthGuard() {
     @Inject(ENV) private readonly env: Env,
     @Inject(JwtStrategy) strategy: JwtStrategy,
   ) {
-    // The instance, not its name: names are looked up in a registry that all gateways of a process would share.
-    super({ defaultStrategy: strategy as never });
+    // Passport looks strategies up by name, in a registry that all gateways of a process share, so each gateway's has a name of its own. The instance
+    // itself must not be handed over: passport would hang one request's callbacks on it while another's are still to be called.
+    const name = `jwt-${uuid()}`;
+    passport.use(name, strategy as never);
+    super({ defaultStrategy: name });
   }
 
   override async canActivate(context: ExecutionContext): Promise<boolean> {
@@ -85,8 +91,6 @@ export class AuthGuard extends PassportAuthGuard() {
 
 function assertRole(principal: Principal, roles: readonly string[]): void {
   if (principal.roles.includes('platform-admin') || roles.some((role) => principal.roles.includes(role))) return;
-  throw new GatewayError('policy_denied', {
-    publicMessage: `This needs ${roles.length === 0 ? 'the role platform-admin' : `one of the roles ${['platform-admin', ...roles].join(', ')}`}.`,
-    internal: { subject: principal.subject, tenant: principal.tenantId },
-  });
+  const needed = roles.length === 0 ? 'the role platform-admin' : `one of the roles ${['platform-admin', ...roles].join(', ')}`;
+  throw roleDenied(`This needs ${needed}.`, { subject: principal.subject });
 }

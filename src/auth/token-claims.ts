@@ -1,9 +1,11 @@
 import { Type, type Static } from 'typebox';
 import { Compile } from 'typebox/compile';
+import { plainText } from '../shared/plain-text.ts';
 import type { Tenant } from '../tenants/tenant.ts';
 import type { Principal } from './principal.ts';
 
-const Text = Type.String({ minLength: 1, maxLength: 512 });
+const Text = plainText(512);
+const AttributeText = plainText(1024);
 
 /** What a token must say, beyond a good signature, issuer, audience and time. */
 const TokenClaims = Type.Object({
@@ -14,7 +16,7 @@ const TokenClaims = Type.Object({
   iat: Type.Number(),
   exp: Type.Number(),
   roles: Type.Optional(Type.Array(Text, { maxItems: 64 })),
-  attrs: Type.Optional(Type.Record(Text, Type.Union([Type.String({ maxLength: 1024 }), Type.Number(), Type.Array(Type.String({ maxLength: 1024 }), { maxItems: 64 })]))),
+  attrs: Type.Optional(Type.Record(Text, Type.Union([AttributeText, Type.Number(), Type.Array(AttributeText, { maxItems: 64 })]))),
   client_id: Type.Optional(Text),
 });
 export type TokenClaims = Static<typeof TokenClaims>;

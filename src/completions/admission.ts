@@ -4,7 +4,7 @@ import type { Commitments, RequestCommitter } from '../audit/commitments.ts';
 import type { Principal } from '../auth/principal.ts';
 import { holdEntry, LEDGER_VERDICT, settlementEntry, type Hold, type SettlementKind } from '../cost/ledger-entry.ts';
 import type { Candidate, Plan } from '../cost/plan.ts';
-import type { Journal } from '../journal/journal.ts';
+import { JOURNAL_LIMITS, type Journal } from '../journal/journal.ts';
 import type { Operation } from '../journal/operation.ts';
 import type { Clock } from '../shared/clock.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
@@ -84,7 +84,8 @@ export class Admission {
 
   async #committer(tenantId: string, requestId: string, nowMs: number): Promise<RequestCommitter> {
     try {
-      return await this.commitments.forRequest(tenantId, requestId, nowMs);
+      const committer = this.commitments.forRequest(tenantId, requestId, nowMs);
+      return committer instanceof Promise ? await within(JOURNAL_LIMITS.admissionTimeoutMs, committer) : committer;
     } catch (cause) {
       throw new GatewayError('audit_unavailable', { publicMessage: 'The audit log cannot be written at the moment, and no call is made without a record. Try again shortly.', retryAfterSeconds: 2, cause });
     }
@@ -135,6 +136,18 @@ export class AdmittedCall {
 
   #settlement(kind: SettlementKind, end: CallEnd): string {
     return settlementEntry({ kind, holdId: this.identity.holdId, outcome: end.outcome, usage: end.usage, charge: end.charge });
+  }
+}
+
+/** A tenant's first call of the day asks the database for its key, and waits no longer than for its admission. */
+async function within<T>(timeoutMs: number, promise: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    return await Promise.race([promise, new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`no key within ${timeoutMs} ms`)), timeoutMs);
+    })]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

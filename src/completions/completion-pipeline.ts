@@ -82,7 +82,7 @@ export class CompletionPipeline {
       requestId: caller.requestId, principal, plan, candidate, decision, operation: caller.operation, ip: caller.ip,
       stream: parsed.request.stream === true, body: parsed.body, apiVersion: this.env.provider.apiVersion, totalTimeoutMs: limits.totalTimeoutMs,
     });
-    const headers = this.#headers(caller, candidate, decision);
+    const headers = this.#headers(candidate, decision);
     let answer: CompletionAnswer | undefined;
     let dispatched: Dispatched;
     try {
@@ -230,9 +230,8 @@ export class CompletionPipeline {
     };
   }
 
-  #headers(caller: Caller, { model, deployment }: Candidate, decision: AccessDecision): Readonly<Record<string, string>> {
+  #headers({ model, deployment }: Candidate, decision: AccessDecision): Readonly<Record<string, string>> {
     return {
-      'x-request-id': caller.requestId,
       'x-novix-model': model.id,
       'x-novix-deployment': deployment.id,
       'x-novix-attempts': '1',

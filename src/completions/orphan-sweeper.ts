@@ -54,8 +54,13 @@ export class OrphanSweeper {
   }
 
   async sweep(): Promise<void> {
-    // After an outage of the database every heartbeat is stale, also those of the living.
-    const othersHadTheirChance = this.replica.connectedForMs() > REPLICA_DEAD_AFTER_SECONDS * 1_000;
+    // What a dead process could still write down is better than what we would have to assume.
+    await this.journal.replaySpool();
+    await this.#chargeOrphans();
+    await this.#trim();
+  }
+
+  async #chargeOrphans(): Promise<void> {
     const answer = await this.pool.query<OrphanedHold>(
       `SELECT h.id, h.request_id, h.tenant_id, h.amount_ticks, h.context, h.created_at FROM holds h
        WHERE (
@@ -63,12 +68,18 @@ export class OrphanSweeper {
          OR h.replica_id IN (SELECT r.id FROM replicas r WHERE r.id <> $1
               AND (r.stopped_at IS NOT NULL OR (r.last_seen_at < now() - make_interval(secs => $2) AND $3))))
        ORDER BY h.id LIMIT $4`,
-      [this.replica.id, REPLICA_DEAD_AFTER_SECONDS, othersHadTheirChance, HOLDS_PER_SWEEP],
+      [this.replica.id, REPLICA_DEAD_AFTER_SECONDS, this.replica.othersHadTheirChance(), HOLDS_PER_SWEEP],
     );
     if (answer.rows.length === 0) return;
     await Promise.all(answer.rows.map((hold) => this.#close(hold)));
     this.#swept.inc(answer.rows.length);
     this.logger.warn({ holds: answer.rows.length }, 'sweeper: charged the holds of calls whose process is gone');
+  }
+
+  /** Batches are asked about within seconds, if ever; replicas only while they have holds or spooled outcomes. */
+  async #trim(): Promise<void> {
+    await this.pool.query("DELETE FROM journal_batches WHERE id IN (SELECT id FROM journal_batches WHERE created_at < now() - interval '1 hour' LIMIT 10000)");
+    await this.pool.query("DELETE FROM replicas r WHERE r.last_seen_at < now() - interval '30 days' AND NOT EXISTS (SELECT FROM holds h WHERE h.replica_id = r.id)");
   }
 
   async #close(hold: OrphanedHold): Promise<void> {

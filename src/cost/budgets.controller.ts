@@ -4,12 +4,14 @@ import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import { originOf, recordChange } from '../audit/record-change.ts';
 import type { Principal } from '../auth/principal.ts';
+import { roleDenied } from '../auth/role-denied.ts';
 import { Roles } from '../auth/route-access.ts';
 import { ApiAnswers, ApiJsonBody, ApiPage } from '../openapi/documented.ts';
 import { CLOCK, type Clock } from '../shared/clock.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
+import { plainText } from '../shared/plain-text.ts';
 import { readPage, toPage } from '../shared/paging.ts';
-import { parseUsd } from '../shared/usd-ticks.ts';
+import { formatUsd, parseUsd, TICKS_MAX } from '../shared/usd-ticks.ts';
 import { ValidatedBody } from '../shared/validated-body.ts';
 import { BUDGET_SCOPES, BUDGET_WINDOWS, budgetView, type Budget } from './budget.ts';
 import { Budgets } from './budgets.ts';
@@ -19,12 +21,12 @@ const Usd = Type.String({ pattern: '^\\d{1,9}(\\.\\d{1,10})?$', description: 'De
 const WarnAt = Type.Array(Type.Number({ exclusiveMinimum: 0, maximum: 1 }), { maxItems: 10, description: 'Shares of the limit at which to warn' });
 const Scope = Type.Object({
   type: oneOf(BUDGET_SCOPES),
-  id: Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: 'Which team, user, key or model; none for the tenant' })),
+  id: Type.Optional(plainText(256, 'Which team, user, key or model; none for the tenant')),
 }, { additionalProperties: false });
 const Window = oneOf(BUDGET_WINDOWS);
 
 export const NewBudgetBody = Type.Object({
-  tenant: Type.String({ minLength: 1 }), scope: Scope, window: Window, limit_usd: Usd, warn_at: Type.Optional(WarnAt),
+  tenant: plainText(63), scope: Scope, window: Window, limit_usd: Usd, warn_at: Type.Optional(WarnAt),
 }, { additionalProperties: false });
 export const BudgetPatchBody = Type.Object({ limit_usd: Type.Optional(Usd), warn_at: Type.Optional(WarnAt) }, { additionalProperties: false, minProperties: 1 });
 export const BudgetAnswer = Type.Object({
@@ -56,7 +58,7 @@ export class BudgetsController {
     assertMayChange(request.principal!, body.tenant, scope);
     const nowMs = this.clock.nowMs();
     const created = await this.budgets.create(
-      { tenantId: body.tenant, scope, window: body.window, limitTicks: parseUsd(body.limit_usd)!, warnAt: (body.warn_at ?? []).map(String) }, nowMs,
+      { tenantId: body.tenant, scope, window: body.window, limitTicks: readLimit(body.limit_usd), warnAt: (body.warn_at ?? []).map(String) }, nowMs,
       (manager, budget) => recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'create', object: { type: 'budget', id: budget.id }, before: null, after: budgetView(budget, nowMs) }),
     );
     return budgetView(created, nowMs);
@@ -88,11 +90,18 @@ export class BudgetsController {
     const budget = await this.budgets.find(id, visibleTenant(request.principal!));
     assertMayChange(request.principal!, budget.tenantId, budget.scope);
     const nowMs = this.clock.nowMs();
-    const change = { ...(limitUsd === undefined ? {} : { limitTicks: parseUsd(limitUsd)! }), ...(warnAt === undefined ? {} : { warnAt: warnAt.map(String) }) };
+    const change = { ...(limitUsd === undefined ? {} : { limitTicks: readLimit(limitUsd) }), ...(warnAt === undefined ? {} : { warnAt: warnAt.map(String) }) };
     const updated = await this.budgets.update(id, change, (manager, before, after) =>
       recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'update', object: { type: 'budget', id }, before: budgetView(before, nowMs), after: budgetView(after, nowMs) }));
     return budgetView(updated, nowMs);
   }
+}
+
+/** The pattern lets pass what the ledger's numbers cannot hold. */
+function readLimit(usd: string): bigint {
+  const ticks = parseUsd(usd);
+  if (ticks === undefined) throw new GatewayError('invalid_request', { publicMessage: `limit_usd is more than the ${formatUsd(TICKS_MAX)} that a budget can hold.`, param: 'limit_usd' });
+  return ticks;
 }
 
 /** The tenant whose budgets a principal sees; undefined for all of them. */
@@ -104,7 +113,7 @@ function visibleTenant(principal: Principal): string | undefined {
 function assertMayChange(principal: Principal, tenantId: string, scope: string): void {
   if (principal.roles.includes('platform-admin')) return;
   if (principal.tenantId !== tenantId) throw new GatewayError('not_found', { publicMessage: 'There is no such tenant.', param: 'tenant' });
-  if (scope === 'tenant') throw new GatewayError('policy_denied', { publicMessage: 'The budget of a whole tenant is set by the role platform-admin.' });
+  if (scope === 'tenant') throw roleDenied('The budget of a whole tenant is set by the role platform-admin.');
 }
 
 /** @throws {GatewayError} `invalid_request` where type and id do not go together */

@@ -177,8 +177,9 @@ function parseVerdicts(text: string): Verdict[] {
 
 /** @see https://www.postgresql.org/docs/current/errcodes-appendix.html */
 function classify(error: unknown): CommitFailure {
-  const code = (error as { code?: unknown }).code;
-  if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code)) return 'in-doubt';
+  // PostgreSQL's own errors have a severity; a socket's code (EPIPE, say) may look like one of its codes.
+  const { code, severity } = error as { code?: unknown; severity?: unknown };
+  if (typeof code !== 'string' || typeof severity !== 'string') return 'in-doubt';
   const errorClass = code.slice(0, 2);
   if (errorClass === '08' || code.startsWith('57P')) return 'in-doubt'; // connection lost, server shutting down
   if (['22', '23', 'P0', '42'].includes(errorClass)) return 'poisoned'; // data, constraint, raised, or undefined

@@ -33,6 +33,8 @@ export const JOURNAL_LIMITS: JournalLimits = {
   attemptsMax: 3,
 };
 
+const PAUSE_AFTER_FAILURE_MS = 100;
+
 interface Waiting {
   operation: Operation;
   resolve: (verdict: Verdict) => void;
@@ -128,7 +130,7 @@ export class Journal {
       await this.spool.append({ entries, ...(otherwise && { otherwise: { verdict: otherwise.verdict, entries: otherwise.entries() } }) });
       this.metrics.spooled.inc();
       // The database may have come back between the failure and the write.
-      if (this.available) this.#replaySpool();
+      if (this.available) this.#replaySoon();
       return 'spooled';
     }
   }
@@ -174,6 +176,7 @@ export class Journal {
       }
     } catch (error) {
       this.logger.error({ err: error }, 'journal: flush failed');
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_AFTER_FAILURE_MS));
     } finally {
       this.#flushing = false;
       if (!this.#busy()) this.#idle?.();
@@ -272,7 +275,7 @@ export class Journal {
 
   #onUp(): void {
     this.#schedule();
-    this.#replaySpool();
+    this.#replaySoon();
   }
 
   /** Nobody waits for a database that is known to be gone. Batches in doubt keep their own clocks: the answer may come in time. */
@@ -287,12 +290,16 @@ export class Journal {
     return verdict === otherwise?.verdict ? this.commit({ ...operation, entries: otherwise.entries() }) : verdict;
   }
 
-  #replaySpool(): void {
-    this.spool.replay(({ entries, otherwise }) => this.#commitEither({
+  /** Commits what the spool holds of this process, and of dead ones. */
+  async replaySpool(): Promise<void> {
+    if (!this.available) return;
+    await this.spool.replay(({ entries, otherwise }) => this.#commitEither({
       id: uuid(), lane: 'outcome', entries, ...(otherwise && { otherwise: { verdict: otherwise.verdict, entries: () => otherwise.entries } }),
-    })).catch((error: unknown) => {
-      this.logger.warn({ err: error }, 'journal: the spool could not be replayed yet');
-    });
+    }));
+  }
+
+  #replaySoon(): void {
+    this.replaySpool().catch((error: unknown) => this.logger.warn({ err: error }, 'journal: the spool could not be replayed yet; the sweeper will ask again'));
   }
 }
 

@@ -1,4 +1,4 @@
-import { appendFile, mkdir, open, readdir, readFile, rm, type FileHandle } from 'node:fs/promises';
+import { appendFile, mkdir, open, readdir, readFile, rm, stat, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { GatewayError } from '../shared/gateway-error.ts';
@@ -10,24 +10,29 @@ export interface SpooledOutcome {
   otherwise?: { verdict: Verdict; entries: Entries };
 }
 
-const NAME = /^outcomes-(\d+)-([0-9a-f-]{36})\.jsonl$/;
+const NAME = /^outcomes-([0-9a-f-]{36})\.jsonl$/;
 
 /**
  * Outcomes that could not reach the database, one JSON line each in a file of this process's own, forced to disk before `append` resolves.
- * Replaying is harmless however often: a settlement claims its hold once. A file is deleted when all of it has been replayed.
+ * Replaying is harmless however often: a settlement claims its hold once. A file is deleted when all of it has been replayed and nobody writes to it.
  */
 export class Spool {
   readonly #path: string;
   #file: FileHandle | undefined;
+  /** A write that failed may have left half a line. */
+  #torn = false;
   #writing: Promise<void> = Promise.resolve();
   #replaying: Promise<void> | undefined;
+  #replayAgain = false;
 
   constructor(
     private readonly dir: string,
     private readonly replicaId: string,
+    /** Whether another replica is certain to write no more. */
+    private readonly isDead: (replicaId: string) => Promise<boolean>,
     private readonly logger: Logger,
   ) {
-    this.#path = join(dir, `outcomes-${process.pid}-${replicaId}.jsonl`);
+    this.#path = join(dir, `outcomes-${replicaId}.jsonl`);
   }
 
   async open(): Promise<void> {
@@ -36,73 +41,22 @@ export class Spool {
 
   /** Resolves once the outcome is on disk. Bounded by the calls in flight, since nothing is admitted while the database is gone. */
   append(outcome: SpooledOutcome): Promise<void> {
-    const done = this.#writing.then(async () => {
-      this.#file ??= await open(this.#path, 'a', 0o600);
-      await this.#file.write(`${JSON.stringify(outcome)}\n`);
-      await this.#file.datasync();
-    });
+    const done = this.#writing.then(() => this.#append(outcome));
     this.#writing = done.catch(() => undefined); // the caller hears of it; the next append tries afresh
     return done;
   }
 
   /**
-   * Commits what this process and dead ones left behind.
+   * Commits what this process and dead ones left behind. Asked again while it is at it, it looks once more.
    *
    * @throws what `commit` throws; what was not replayed stays
    */
   replay(commit: (outcome: SpooledOutcome) => Promise<Verdict>): Promise<void> {
+    if (this.#replaying) this.#replayAgain = true;
     this.#replaying ??= this.#replayAll(commit).finally(() => {
       this.#replaying = undefined;
     });
     return this.#replaying;
-  }
-
-  async #replayAll(commit: (outcome: SpooledOutcome) => Promise<Verdict>): Promise<void> {
-    for (const name of await readdir(this.dir)) {
-      const [, pid, replicaId] = NAME.exec(name) ?? [];
-      if (replicaId === undefined) continue;
-      const own = replicaId === this.replicaId;
-      if (!own && isAlive(Number(pid))) continue;
-      await this.#replayFile(join(this.dir, name), own, commit);
-    }
-  }
-
-  async #replayFile(path: string, own: boolean, commit: (outcome: SpooledOutcome) => Promise<Verdict>): Promise<void> {
-    const lines = (await readFile(path, 'utf8')).split('\n').filter((line) => line !== '');
-    let replayed = 0;
-    for (const line of lines) {
-      const outcome = parseLine(line);
-      if (outcome === undefined) {
-        // Only the end of a file can be torn, and what was torn was never acknowledged.
-        this.logger.error({ path, line: replayed + 1 }, 'spool: unreadable line, kept aside in the log');
-        continue;
-      }
-      try {
-        await commit(outcome);
-      } catch (error) {
-        if (!(error instanceof GatewayError) || error.code !== 'internal_error') throw error;
-        // The database refuses this one for good; it must not keep the others from being replayed.
-        await appendFile(join(this.dir, 'refused.jsonl'), `${line}\n`, { mode: 0o600, flush: true });
-        this.logger.error({ err: error, path }, 'spool: the database refused an outcome; it is kept in refused.jsonl');
-      }
-      replayed += 1;
-    }
-    if (!own) await rm(path);
-    else await this.#deleteOwn(lines.length);
-    this.logger.info({ path, outcomes: replayed }, 'spool: replayed');
-  }
-
-  /** Deletes our own file, unless outcomes were added while it was being replayed. */
-  #deleteOwn(linesReplayed: number): Promise<void> {
-    const done = this.#writing.then(async () => {
-      const lines = (await readFile(this.#path, 'utf8')).split('\n').length - 1;
-      if (lines > linesReplayed) return;
-      await this.#file?.close();
-      this.#file = undefined;
-      await rm(this.#path);
-    });
-    this.#writing = done.catch(() => undefined); // reported to the replay
-    return done;
   }
 
   async close(): Promise<void> {
@@ -110,23 +64,88 @@ export class Spool {
     await this.#file?.close();
     this.#file = undefined;
   }
+
+  async #append(outcome: SpooledOutcome): Promise<void> {
+    this.#file ??= await this.#create();
+    try {
+      await this.#file.write(`${this.#torn ? '\n' : ''}${JSON.stringify(outcome)}\n`);
+      await this.#file.datasync();
+      this.#torn = false;
+    } catch (error) {
+      this.#torn = true;
+      throw error;
+    }
+  }
+
+  async #create(): Promise<FileHandle> {
+    const file = await open(this.#path, 'a', 0o600);
+    // The name must survive a power failure too.
+    const dir = await open(this.dir, 'r');
+    await dir.sync();
+    await dir.close();
+    return file;
+  }
+
+  async #replayAll(commit: (outcome: SpooledOutcome) => Promise<Verdict>): Promise<void> {
+    do {
+      this.#replayAgain = false;
+      for (const name of await readdir(this.dir)) {
+        const replicaId = NAME.exec(name)?.[1];
+        if (replicaId === undefined) continue;
+        const own = replicaId === this.replicaId;
+        if (own || (await this.isDead(replicaId))) await this.#replayFile(join(this.dir, name), own, commit);
+      }
+    } while (this.#replayAgain);
+  }
+
+  async #replayFile(path: string, own: boolean, commit: (outcome: SpooledOutcome) => Promise<Verdict>): Promise<void> {
+    const text = await readFile(path, 'utf8');
+    let replayed = 0;
+    for (const line of text.split('\n')) {
+      if (line === '') continue;
+      const outcome = parseLine(line);
+      if (outcome === undefined) {
+        // Only a write that failed leaves half a line, and that was never acknowledged.
+        this.logger.error({ path, after: replayed }, 'spool: a line was never completely written; its call is charged in full by the sweeper');
+        continue;
+      }
+      await this.#commitOrPark(path, line, outcome, commit);
+      replayed += 1;
+    }
+    await this.#delete(path, own, Buffer.byteLength(text));
+    this.logger.info({ path, outcomes: replayed }, 'spool: replayed');
+  }
+
+  async #commitOrPark(path: string, line: string, outcome: SpooledOutcome, commit: (outcome: SpooledOutcome) => Promise<Verdict>): Promise<void> {
+    try {
+      await commit(outcome);
+    } catch (error) {
+      if (!(error instanceof GatewayError) || error.code !== 'internal_error') throw error;
+      // The database refuses this one for good; it must not keep the others from being replayed.
+      await appendFile(join(this.dir, 'refused.jsonl'), `${line}\n`, { mode: 0o600, flush: true });
+      this.logger.error({ err: error, path }, 'spool: the database refused an outcome; it is kept in refused.jsonl');
+    }
+  }
+
+  /** Deletes a file, unless outcomes were added while it was being replayed. */
+  #delete(path: string, own: boolean, bytesReplayed: number): Promise<void> {
+    const done = this.#writing.then(async () => {
+      if ((await stat(path)).size > bytesReplayed) return;
+      if (own) {
+        await this.#file?.close();
+        this.#file = undefined;
+      }
+      await rm(path, { force: true }); // another replica may have replayed a dead one's file at the same time
+    });
+    this.#writing = done.catch(() => undefined); // reported to the replay
+    return done;
+  }
 }
 
 function parseLine(line: string): SpooledOutcome | undefined {
   try {
     return JSON.parse(line) as SpooledOutcome;
   } catch {
-    return undefined;
-  }
-}
-
-/** A process id of ours with another replica id belongs to an earlier life (in a container it is always 1). */
-function isAlive(pid: number): boolean {
-  if (pid === process.pid) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
+    return undefined; // reported by the caller
   }
 }

@@ -4,6 +4,10 @@ import { GrokApiError, errorFromAnswer } from './grok-errors.ts';
 const FRAME_BYTES_MAX = 4 * 1024 * 1024;
 const NOTHING = Buffer.alloc(0);
 const DATA = 'data:';
+/** What a comment begins with. */
+const COLON = 0x3a;
+/** `"role":"assistant",` stands in the first frame alone. */
+const ROLE_BYTES = 19;
 /**
  * Raw JSON with one of these may be a frame that matters. Inside a JSON string the quote would be escaped, so text cannot fake them but at its very
  * end. Without their first quote, since a search for what begins with a frequent byte is slow.
@@ -12,7 +16,7 @@ const MARKS = [Buffer.from('finish_reason"'), Buffer.from('usage"'), Buffer.from
 
 /** A chunk of a streamed completion, as far as the gateway reads it. */
 interface Chunk {
-  choices?: { index?: number; delta?: Record<string, unknown>; finish_reason?: string | null }[];
+  choices?: { index?: number; delta?: Record<string, unknown>; finish_reason?: string | null }[] | null;
   usage?: unknown;
   error?: unknown;
   service_tier?: unknown;
@@ -37,20 +41,20 @@ export class ChatStreamReader {
   contentFrames = 0;
   contentBytes = 0;
   #pending: Buffer = NOTHING;
-  #finishesMissing: number;
+  /** Indexes of choices that have their finish reason. */
+  readonly #finishedChoices = new Set<number>();
   #held: Buffer[] = [];
   #heldUsage: Buffer | undefined;
   #first = true;
   /** Bytes of a frame that are not content, measured on the first frame. */
   #frameOverheadBytes = 0;
 
-  constructor(choices: number) {
-    this.#finishesMissing = choices;
-  }
+  /** @param choices how many answers were asked for (`n`) */
+  constructor(private readonly choices: number) {}
 
   /** Whether the answer has got all its finish reasons. */
   get finished(): boolean {
-    return this.#finishesMissing <= 0;
+    return this.#finishedChoices.size >= this.choices;
   }
 
   /** Output tokens seen, by the larger of two measures: frames, and bytes of content at two bytes a token. */
@@ -84,13 +88,14 @@ export class ChatStreamReader {
    * @throws {GrokApiError} when the provider ended the stream before it was whole
    */
   assertWhole(): void {
-    const rest = this.#pending.toString().trim();
-    if (rest === 'data: [DONE]' && this.finished) {
+    const rest = frameData(this.#pending).trim();
+    if (rest === '[DONE]') {
       this.done = true;
       this.#held.push(this.#pending);
-    } else if (rest !== '' || !this.done) {
-      throw badStream('the stream ended before it was complete');
+    } else if (this.#pending.toString().trim() !== '') {
+      throw badStream('the stream ended in the middle of a frame');
     }
+    if (!this.done || !this.finished) throw badStream('the stream ended before it was complete');
   }
 
   /** Whole frames in, those that may pass out. Frames before the first mark are only counted. */
@@ -119,47 +124,63 @@ export class ChatStreamReader {
   /** Reads one frame; false where it is held back. */
   #passes(frame: Buffer): boolean {
     const data = frameData(frame);
-    if (data === '') return true; // a comment
+    if (data === '') return !this.finished || this.#hold(frame); // a comment
     if (data === '[DONE]') {
       this.done = true;
-      this.#held.push(frame);
-      return false;
+      return this.#hold(frame);
     }
     const chunk = parseChunk(data);
-    if (chunk.error !== undefined && chunk.error !== null && chunk.choices === undefined) {
+    const choices = chunk.choices ?? [];
+    if (chunk.error !== undefined && chunk.error !== null && choices.length === 0) {
       // Before any output it is as free as an error with a status of its own.
       this.failure = errorFromAnswer(200, data, {}, this.contentFrames === 0 ? 'answer' : 'mid-stream');
       return false;
     }
     if (typeof chunk.service_tier === 'string') this.serviceTier = chunk.service_tier;
-    if (chunk.usage !== undefined && chunk.usage !== null) this.usage = chunk.usage;
+    const hasUsage = chunk.usage !== undefined && chunk.usage !== null;
+    if (hasUsage) this.usage = chunk.usage;
     this.#countParsed(frame, chunk);
-    for (const choice of chunk.choices ?? []) if (typeof choice.finish_reason === 'string') this.#finishesMissing -= 1;
-    if (!this.finished) return true;
-    if (chunk.choices?.length === 0 && chunk.usage !== undefined) this.#heldUsage = frame;
+    for (const { index, finish_reason: reason } of choices) if (typeof reason === 'string') this.#finishedChoices.add(index ?? 0);
+    if (choices.length === 0 && hasUsage) {
+      // Wherever it stands, and however often: it is for those who asked for it, once.
+      if (this.#heldUsage !== undefined) this.#held = this.#held.filter((held) => held !== this.#heldUsage);
+      this.#heldUsage = frame;
+      return this.#hold(frame);
+    }
+    return !this.finished || this.#hold(frame);
+  }
+
+  #hold(frame: Buffer): false {
     this.#held.push(frame);
     return false;
   }
 
   #countParsed(frame: Buffer, chunk: Chunk): void {
     let contentBytes = 0;
+    let roleBytes = 0;
     for (const { delta } of chunk.choices ?? []) {
       for (const [key, value] of Object.entries(delta ?? {})) {
-        if (key !== 'role' && value !== null) contentBytes += Buffer.byteLength(typeof value === 'string' ? value : JSON.stringify(value));
+        if (key === 'role') roleBytes += ROLE_BYTES;
+        else if (value !== null) contentBytes += Buffer.byteLength(typeof value === 'string' ? value : JSON.stringify(value));
       }
     }
-    if (this.#first) this.#frameOverheadBytes = frame.length - contentBytes;
+    if (this.#first) this.#frameOverheadBytes = frame.length - contentBytes - roleBytes;
     this.#first = false;
     if (contentBytes === 0) return;
     this.contentFrames += 1;
     this.contentBytes += contentBytes;
   }
 
+  /** Frame by frame, so that it does not matter where the network cut the bytes. */
   #countPlain(buffer: Buffer): void {
-    let frames = 0;
-    for (let at = 0; at < buffer.length; at = frameEnd(buffer, at)) frames += 1;
-    this.contentFrames += frames;
-    this.contentBytes += Math.max(frames, buffer.length - frames * this.#frameOverheadBytes);
+    for (let start = 0; start < buffer.length; ) {
+      const end = frameEnd(buffer, start);
+      if (buffer[start] !== COLON) {
+        this.contentFrames += 1;
+        this.contentBytes += Math.max(1, end - start - this.#frameOverheadBytes);
+      }
+      start = end;
+    }
   }
 }
 
@@ -202,13 +223,20 @@ export function frameData(frame: Buffer): string {
 }
 
 export function parseChunk(data: string): Chunk {
+  let value: unknown;
   try {
-    const value: unknown = JSON.parse(data);
-    if (typeof value === 'object' && value !== null) return value;
+    value = JSON.parse(data);
   } catch (error) {
     throw badStream('a frame is no JSON', error);
   }
-  throw badStream('a frame is no object');
+  if (!isRecord(value)) throw badStream('a frame is no object');
+  const choices = value['choices'] ?? [];
+  if (!Array.isArray(choices) || !choices.every(isRecord)) throw badStream('choices are no list of objects');
+  return value;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function badStream(what: string, cause?: unknown): GrokApiError {

@@ -95,7 +95,7 @@ export function errorFromAnswer(status: number, text: string, headers: { request
   const refusal = (code: ErrorCode, publicMessage: string): GrokApiError =>
     new GrokApiError({ ...common, code, publicMessage, retryable: false, mayHaveBeenBilled: false });
   const failure = (code: ErrorCode, publicMessage: string): GrokApiError =>
-    new GrokApiError({ ...common, code, publicMessage, retryable: true, mayHaveBeenBilled: phase === 'mid-stream', ...(headers.retryAfterSeconds === undefined ? {} : { retryAfterSeconds: headers.retryAfterSeconds }) });
+    new GrokApiError({ ...common, code, publicMessage, retryable: phase !== 'mid-stream', mayHaveBeenBilled: phase === 'mid-stream', ...(headers.retryAfterSeconds === undefined ? {} : { retryAfterSeconds: headers.retryAfterSeconds }) });
 
   const said = message ?? '';
   const wrongKey = /api key/i.test(said) && status === 400;

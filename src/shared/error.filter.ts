@@ -30,7 +30,7 @@ export class ErrorFilter implements ExceptionFilter {
     }
     // What is left of a body that nobody will read must not be taken for the next request.
     if (!request.raw.complete) reply.header('connection', 'close');
-    reply.code(error.status).headers({ ...errorHeaders(error), 'x-request-id': request.id }).send(errorBody(error));
+    reply.code(error.status).headers(errorHeaders(error)).send(errorBody(error));
   }
 
   #log(error: GatewayError, request: FastifyRequest): void {

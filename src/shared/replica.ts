@@ -24,9 +24,18 @@ export class Replica {
     this.#timer = setInterval(() => void this.#beat(), HEARTBEAT_MS);
   }
 
-  /** How long the database has been reachable without a gap, in milliseconds: after an outage, others' heartbeats are stale through no fault of theirs. */
-  connectedForMs(): number {
-    return this.#connectedSinceMs === undefined ? 0 : performance.now() - this.#connectedSinceMs;
+  /** Whether another replica is certain to be gone. One that may only have been cut off with us is given the benefit of the doubt. */
+  async isDead(id: string): Promise<boolean> {
+    const answer = await this.pool.query<{ stopped: boolean; unseen: boolean }>(
+      'SELECT stopped_at IS NOT NULL AS stopped, last_seen_at < now() - make_interval(secs => $2) AS unseen FROM replicas WHERE id = $1', [id, REPLICA_DEAD_AFTER_SECONDS]);
+    const [row] = answer.rows;
+    if (row === undefined || row.stopped) return true;
+    return row.unseen && this.othersHadTheirChance();
+  }
+
+  /** After an outage of the database every heartbeat is stale, also those of the living, until they have had time for the next. */
+  othersHadTheirChance(): boolean {
+    return this.#connectedSinceMs !== undefined && performance.now() - this.#connectedSinceMs > REPLICA_DEAD_AFTER_SECONDS * 1_000;
   }
 
   async close(): Promise<void> {

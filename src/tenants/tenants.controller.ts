@@ -7,6 +7,7 @@ import { Roles } from '../auth/route-access.ts';
 import { TIER_NAMES } from '../catalogue/tiers.ts';
 import { ApiAnswers, ApiJsonBody, ApiPage } from '../openapi/documented.ts';
 import { CLOCK, type Clock } from '../shared/clock.ts';
+import { plainText } from '../shared/plain-text.ts';
 import { readPage, toPage } from '../shared/paging.ts';
 import { ValidatedBody } from '../shared/validated-body.ts';
 import { TenantDirectory } from './tenant-directory.ts';
@@ -14,7 +15,7 @@ import { TENANT_ID_PATTERN } from './tenant.ts';
 import { Tenants, tenantView } from './tenants.ts';
 import { oneOf } from '../shared/one-of.ts';
 
-const Name = Type.String({ minLength: 1, maxLength: 200 });
+const Name = plainText(200);
 const Tier = oneOf(TIER_NAMES);
 export const NewTenantBody = Type.Object({ id: Type.String({ pattern: TENANT_ID_PATTERN }), name: Name, tier: Tier }, { additionalProperties: false });
 export const TenantPatchBody = Type.Object({ name: Type.Optional(Name), tier: Type.Optional(Tier) }, { additionalProperties: false, minProperties: 1 });

@@ -1,7 +1,9 @@
 import { MoreThan, type DataSource, type EntityManager } from 'typeorm';
 import { GatewayError } from '../shared/gateway-error.ts';
 import type { Page } from '../shared/paging.ts';
-import { Tenant } from './tenant.ts';
+import { Tenant, TENANT_ID_PATTERN } from './tenant.ts';
+
+const TENANT_ID = new RegExp(TENANT_ID_PATTERN);
 
 export type TenantFields = Pick<Tenant, 'id' | 'name' | 'tier'>;
 
@@ -24,7 +26,7 @@ export class Tenants {
   }
 
   async find(id: string): Promise<Tenant> {
-    const tenant = await this.dataSource.getRepository(Tenant).findOneBy({ id });
+    const tenant = TENANT_ID.test(id) ? await this.dataSource.getRepository(Tenant).findOneBy({ id }) : null;
     if (!tenant) throw notFound();
     return tenant;
   }
@@ -35,7 +37,7 @@ export class Tenants {
 
   async update(id: string, change: Partial<Pick<Tenant, 'name' | 'tier'>>, alongside: (manager: EntityManager, before: Tenant, after: Tenant) => Promise<void>): Promise<Tenant> {
     return this.dataSource.transaction(async (manager) => {
-      const before = await manager.findOne(Tenant, { where: { id }, lock: { mode: 'pessimistic_write' } });
+      const before = TENANT_ID.test(id) ? await manager.findOne(Tenant, { where: { id }, lock: { mode: 'pessimistic_write' } }) : null;
       if (!before) throw notFound();
       await manager.update(Tenant, { id }, change);
       const after = await manager.findOneByOrFail(Tenant, { id });

@@ -63,7 +63,7 @@ describe('POST /admin/v1/tenants', () => {
 
   it('of many at once makes exactly one', async () => {
     const answers = await Promise.all(Array.from({ length: 8 }, (_, index) => call('POST', '', { id: 'race', name: `Racer ${index}`, tier: 'standard' })));
-    expect(answers.map(({ status }) => status).toSorted()).toEqual([201, 409, 409, 409, 409, 409, 409, 409]);
+    expect(answers.map(({ status }) => String(status)).toSorted().join(' ')).toBe('201 409 409 409 409 409 409 409');
   });
 
   const good = { id: 'good', name: 'Good', tier: 'standard' };
@@ -113,7 +113,7 @@ describe('GET /admin/v1/tenants', () => {
       const page = (await response.json()) as { data: Tenant[]; next_cursor: string | null };
       expect(Object.keys(page).toSorted()).toEqual(['data', 'next_cursor']);
       expect(page.data.length).toBeLessThanOrEqual(3);
-      if (page.next_cursor !== null) expect(page.data).toHaveLength(3);
+      expect(page.data.length === 3 || page.next_cursor === null).toBe(true);
       seen.push(...page.data.map(({ id }) => id));
       cursor = page.next_cursor;
       pages += 1;
@@ -134,7 +134,8 @@ describe('GET /admin/v1/tenants', () => {
   });
 
   it.each(['limit=0', 'limit=201', 'limit=-1', 'limit=1.5', 'limit=x', 'limit=', 'limit=1&limit=2', 'cursor=', 'cursor=%%%', 'cursor=a=b', 'cursor=YQ==', 'cursor=a&cursor=b'])('refuses ?%s', async (query) => {
-    await expectError(await call('GET', `?${query}`), 400, 'invalid_request');
+    const error = await expectError(await call('GET', `?${query}`), 400, 'invalid_request');
+    expect(error.param).toBe(query.split('=')[0]);
   });
 });
 
@@ -144,7 +145,8 @@ describe('GET /admin/v1/tenants/{id}', () => {
   });
 
   it.each(['nobody', 'ACME', '__proto__', 'acme%20', '%27%20OR%20%271%27=%271', 'acme%00'])('%s is not there: 404', async (id) => {
-    await expectError(await call('GET', `/${id}`), 404, 'not_found');
+    const error = await expectError(await call('GET', `/${id}`), 404, 'not_found');
+    expect(error.message).toBe('There is no such tenant.');
   });
 });
 
@@ -176,7 +178,8 @@ describe('PATCH /admin/v1/tenants/{id}', () => {
   });
 
   it('of one that is not there is 404', async () => {
-    await expectError(await call('PATCH', '/nobody', { name: 'New' }), 404, 'not_found');
+    const error = await expectError(await call('PATCH', '/nobody', { name: 'New' }), 404, 'not_found');
+    expect(error.message).toBe('There is no such tenant.');
   });
 });
 

@@ -150,7 +150,8 @@ describe('415: a body that is not said to be JSON', () => {
 
   it('an admin body without it is refused too', async () => {
     const response = await harness.request('POST', '/admin/v1/tenants', { token: await harness.adminToken(), body: '{}', headers: { 'content-type': 'text/plain' } });
-    await expectError(response, 415, 'unsupported_media_type');
+    const error = await expectError(response, 415, 'unsupported_media_type');
+    expect(error.message).toContain('application/json');
   });
 });
 

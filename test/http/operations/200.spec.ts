@@ -106,7 +106,7 @@ describe('with MANAGEMENT_PORT', () => {
 
 describe('a gateway that is stopping', () => {
   it('fails readiness at once, though it still serves', async () => {
-    const stopping = await startHarness({ env: { DRAIN_DELAY_MS: '700' } });
+    const stopping = await startHarness({ env: { DRAIN_DELAY_MS: '1000' } });
     const closed = stopping.close();
     const ready = await get('/readyz', stopping);
     expect(ready.status).toBe(503);
