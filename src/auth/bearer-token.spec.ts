@@ -11,3 +11,9 @@ it.each([undefined, '', 'Bearer', 'Bearer ', 'Basic abc', 'abc', 'Bearer  abc', 
   'takes no token from %p', (header) => {
     expect(read(header)).toBeNull();
   });
+
+it('takes no token of a request with two authorization headers, whichever way they are written', () => {
+  const request = (...rawHeaders: string[]): Parameters<typeof bearerToken>[0] => ({ headers: { authorization: 'Bearer abc' }, raw: { rawHeaders } });
+  expect(bearerToken(request('host', 'x', 'Authorization', 'Bearer abc', 'x-authorization', 'authorization'))).toBe('abc');
+  expect(bearerToken(request('Authorization', 'Bearer abc', 'host', 'x', 'authorization', 'Bearer def'))).toBeNull();
+});

@@ -1,5 +1,5 @@
 import { uuid } from '../shared/uuid.ts';
-import type { CallEnvironment, CallFacts, DataClass, DecisionPoint } from '../auth/decision-point.ts';
+import type { CallEnvironment, CallFacts, DataClass, DecisionPoint, Verdict } from '../auth/decision-point.ts';
 import type { Principal } from '../auth/principal.ts';
 import type { Candidate, Plan } from '../cost/plan.ts';
 import type { Tiers } from '../catalogue/tiers.ts';
@@ -31,19 +31,25 @@ export interface AccessFacts {
 export function authorize(decisions: DecisionPoint, tiers: Tiers, principal: Principal, plan: Plan, facts: AccessFacts, environment: CallEnvironment): AccessDecision {
   const id = uuid();
   const dedicatedAllowed = tiers[principal.tier].dedicated_accelerators;
-  let last: ReturnType<DecisionPoint['decide']> | undefined;
+  let best: Verdict | undefined;
+  let refused: Verdict | undefined;
   const candidates: Candidate[] = [];
   for (const candidate of plan.candidates) {
     if (candidate.deployment.accelerator === 'dedicated' && !dedicatedAllowed) continue;
-    last = decisions.decide(principal, callFacts(plan, candidate, facts), environment);
-    if (last.allowed) candidates.push(candidate);
+    const verdict = decisions.decide(principal, callFacts(plan, candidate, facts), environment);
+    if (verdict.allowed) {
+      candidates.push(candidate);
+      best ??= verdict;
+    } else {
+      refused = verdict;
+    }
   }
   if (candidates.length > 0) {
-    return { id, revision: decisions.revision, policy: last?.policy, rule: last?.rule, dataClass: facts.dataClass, candidates };
+    return { id, revision: decisions.revision, policy: best?.policy, rule: best?.rule, dataClass: facts.dataClass, candidates };
   }
   const error = new GatewayError('policy_denied', {
-    publicMessage: `The policy does not allow this call. ${last?.reason ?? 'No rule allows it.'}`,
-    internal: { decisionId: id, revision: decisions.revision, policy: last?.policy, rule: last?.rule },
+    publicMessage: `The policy does not allow this call. ${refused?.reason ?? 'No rule allows it.'}`,
+    internal: { decisionId: id, revision: decisions.revision, policy: refused?.policy, rule: refused?.rule },
   });
   error.decisionId = id;
   throw error;

@@ -7,12 +7,19 @@ import { oneOf } from '../shared/one-of.ts';
 
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Optional(Type.Union([schema, Type.Null()]));
 
-const ContentPart = Type.Object({ type: Type.String({ minLength: 1 }) });
+const Anything = (description: string) => Type.Optional(Type.Unsafe<unknown>({ description }));
+/** The provider knows more fields than the gateway, and will know more still. */
+const OPEN = { additionalProperties: true };
+
+const ContentPart = Type.Object({
+  type: Type.String({ minLength: 1, description: 'text or image_url' }), text: Anything('of a text part'), image_url: Anything('of an image: {url, detail}'),
+}, OPEN);
 const Message = Type.Object({
   role: oneOf(['system', 'developer', 'user', 'assistant', 'tool', 'function']),
   content: Nullable(Type.Union([Type.String(), Type.Array(ContentPart)])),
-});
-const Tool = Type.Object({ type: Type.String({ minLength: 1 }) });
+  name: Anything('of the speaker'), tool_calls: Anything('of an assistant message, as it was received'), tool_call_id: Anything('of a tool message'),
+}, OPEN);
+const Tool = Type.Object({ type: Type.String({ minLength: 1, description: 'function' }), function: Anything('{name, description, parameters}') }, OPEN);
 
 /**
  * A chat completion request, as far as the gateway reads it. Fields it does not know are allowed everywhere, and go upstream untouched.
@@ -23,7 +30,7 @@ export const CompletionRequestSchema = Type.Object({
   model: Nullable(Type.String({ minLength: 1, maxLength: 256, description: 'Model id or alias; the default model where absent' })),
   messages: Type.Array(Message, { minItems: 1 }),
   stream: Nullable(Type.Boolean()),
-  stream_options: Nullable(Type.Object({ include_usage: Nullable(Type.Boolean()) })),
+  stream_options: Nullable(Type.Object({ include_usage: Nullable(Type.Boolean()) }, OPEN)),
   max_completion_tokens: Nullable(Type.Integer({ minimum: 1 })),
   max_tokens: Nullable(Type.Integer({ minimum: 1, description: 'Older name of max_completion_tokens' })),
   temperature: Nullable(Type.Number({ minimum: 0, maximum: 2 })),
@@ -34,13 +41,14 @@ export const CompletionRequestSchema = Type.Object({
   frequency_penalty: Nullable(Type.Number({ minimum: -2, maximum: 2 })),
   presence_penalty: Nullable(Type.Number({ minimum: -2, maximum: 2 })),
   reasoning_effort: Nullable(Type.String()),
-  response_format: Nullable(Type.Object({ type: Type.String() })),
+  response_format: Nullable(Type.Object({ type: Type.String(), json_schema: Anything('{name, schema, strict} of type json_schema') }, OPEN)),
   tools: Nullable(Type.Array(Tool, { maxItems: 350 })),
+  tool_choice: Anything('none, auto, required, or {type, function: {name}}'),
   parallel_tool_calls: Nullable(Type.Boolean()),
   service_tier: Nullable(Type.String()),
   deferred: Nullable(Type.Boolean()),
   user: Nullable(Type.String()),
-});
+}, OPEN);
 export type CompletionRequest = Static<typeof CompletionRequestSchema>;
 
 const validator = Compile(CompletionRequestSchema);

@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Invoke } from '../auth/route-access.ts';
 import { ENV } from '../env.ts';
 import type { Env } from '../env.ts';
-import { ApiAnswers, ApiJsonBody, openApiSchema } from '../openapi/documented.ts';
+import { ApiErrors, ApiJsonBody, openApiSchema } from '../openapi/documented.ts';
 import { Caller } from './caller.ts';
 import { CompletionChunkSchema, CompletionSchema } from './completion-answer-schema.ts';
 import { CompletionPipeline } from './completion-pipeline.ts';
@@ -27,7 +27,7 @@ export class CompletionsController {
   @ApiHeader({ name: 'x-novix-data-class', required: false, schema: { type: 'string', enum: ['public', 'internal', 'confidential', 'restricted'] } })
   @ApiHeader({ name: 'x-novix-deadline-ms', required: false, description: 'Milliseconds after which the answer is of no more use' })
   @ApiJsonBody(CompletionRequestSchema)
-  @ApiAnswers(200, CompletionSchema, [400, 401, 402, 403, 404, 413, 415, 429, 502, 503, 504])
+  @ApiErrors(401, 402, 403, 404, 429, 502, 503, 504)
   @ApiResponse({
     status: 200, description: 'One completion, or with stream: true its chunks as server-sent events',
     content: { 'application/json': { schema: openApiSchema(CompletionSchema) }, 'text/event-stream': { schema: openApiSchema(CompletionChunkSchema) } },

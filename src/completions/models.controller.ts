@@ -33,14 +33,14 @@ export class ModelsController {
   ) {}
 
   @Get()
-  @ApiAnswers(200, Type.Object({ object: Type.Literal('list'), data: Type.Array(ModelSchema) }), [401, 429])
+  @ApiAnswers(200, Type.Object({ object: Type.Literal('list'), data: Type.Array(ModelSchema) }))
   list(@Req() request: FastifyRequest): unknown {
     const models = this.catalogue.listedNames.map((name) => this.catalogue.resolve(name)!);
     return { object: 'list', data: models.filter((model) => this.#mayUse(request.principal!, request.ip, model)).map((model) => modelView(model)) };
   }
 
   @Get(':id')
-  @ApiAnswers(200, ModelSchema, [401, 404, 429])
+  @ApiAnswers(200, ModelSchema, [404])
   get(@Req() request: FastifyRequest, @Param('id') id: string): unknown {
     const model = this.catalogue.resolve(id);
     // What one may not use looks like what is not there.

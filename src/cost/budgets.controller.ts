@@ -51,7 +51,7 @@ export class BudgetsController {
   @HttpCode(201)
   @Roles('tenant-admin')
   @ApiJsonBody(NewBudgetBody)
-  @ApiAnswers(201, BudgetAnswer, [400, 401, 403, 404, 409])
+  @ApiAnswers(201, BudgetAnswer, [400, 403, 404, 409])
   async create(@Req() request: FastifyRequest): Promise<Record<string, unknown>> {
     const body = await newBudget.read(request);
     const scope = scopeKey(body.scope);
@@ -67,7 +67,7 @@ export class BudgetsController {
   @Get()
   @Roles('tenant-admin', 'billing')
   @ApiPage()
-  @ApiAnswers(200, Type.Object({ data: Type.Array(BudgetAnswer), next_cursor: Type.Union([Type.String(), Type.Null()]) }), [400, 401, 403])
+  @ApiAnswers(200, Type.Object({ data: Type.Array(BudgetAnswer), next_cursor: Type.Union([Type.String(), Type.Null()]) }), [400, 403])
   async list(@Req() request: FastifyRequest, @Query() query: Record<string, unknown>): Promise<unknown> {
     const page = readPage(query);
     const nowMs = this.clock.nowMs();
@@ -76,7 +76,7 @@ export class BudgetsController {
 
   @Get(':id')
   @Roles('tenant-admin', 'billing')
-  @ApiAnswers(200, BudgetAnswer, [401, 403, 404])
+  @ApiAnswers(200, BudgetAnswer, [403, 404])
   async get(@Req() request: FastifyRequest, @Param('id') id: string): Promise<Record<string, unknown>> {
     return budgetView(await this.budgets.find(id, visibleTenant(request.principal!)), this.clock.nowMs());
   }
@@ -84,7 +84,7 @@ export class BudgetsController {
   @Patch(':id')
   @Roles('tenant-admin')
   @ApiJsonBody(BudgetPatchBody)
-  @ApiAnswers(200, BudgetAnswer, [400, 401, 403, 404])
+  @ApiAnswers(200, BudgetAnswer, [400, 403, 404])
   async update(@Req() request: FastifyRequest, @Param('id') id: string): Promise<Record<string, unknown>> {
     const { limit_usd: limitUsd, warn_at: warnAt } = await budgetPatch.read(request);
     const budget = await this.budgets.find(id, visibleTenant(request.principal!));

@@ -12,7 +12,7 @@ export interface Charge {
   providerTicks: bigint | undefined;
   /** Our own arithmetic on the provider's counts. */
   computedTicks: bigint | undefined;
-  /** True where the two differ by more than a tick: prices have drifted. */
+  /** True where the two differ: prices have drifted. */
   drift: boolean;
 }
 

@@ -53,7 +53,8 @@ export interface Plan {
 /**
  * Plans a call: which candidates can serve it, how much it may write, and how much money to hold. Pure.
  *
- * The hold is an upper estimate at the uncached price: input, output up to the cap, and a reasoning allowance, for each choice; at
+ * The hold is an upper estimate at the uncached price: input (read once, however many choices), and for each choice output up to the cap and a
+ * reasoning allowance; at
  * long-context rates where the prompt may reach them, and at the priority rate where it was asked for.
  *
  * @throws {GatewayError} `price_unavailable` for a model without a price, `request_cost_exceeded` when the caller's ceiling is too low
@@ -94,7 +95,7 @@ export function planCall(resolved: ResolvedModel, facts: CostFacts, limits: Plan
 function reasoningAllowance(model: Model, effort: string | undefined): number {
   if (model.reasoning === undefined) return 0;
   const { allowanceTokens, defaultEffort } = model.reasoning;
-  const allowance = allowanceTokens[effort ?? defaultEffort];
-  if (allowance !== undefined) return allowance;
+  const wanted = effort ?? defaultEffort;
+  if (Object.hasOwn(allowanceTokens, wanted)) return allowanceTokens[wanted]!;
   return Math.max(0, ...Object.values(allowanceTokens)); // an effort we do not know may be the dearest
 }

@@ -19,16 +19,18 @@ export function openApiSchema(schema: TSchema): OpenApiSchema {
   return JSON.parse(JSON.stringify(schema)) as OpenApiSchema;
 }
 
-export function ApiJsonBody(schema: TSchema): MethodDecorator {
-  return ApiBody({ required: true, schema: openApiSchema(schema) });
+/** A JSON body, and how it can be wrong. */
+export function ApiJsonBody(schema: TSchema): MethodDecorator & ClassDecorator {
+  return applyDecorators(ApiBody({ required: true, schema: openApiSchema(schema) }), ApiErrors(400, 413, 415));
 }
 
-/** The route's good answer, and the statuses that its errors have. */
-export function ApiAnswers(status: number, schema: TSchema, errorStatuses: readonly number[]): MethodDecorator & ClassDecorator {
-  return applyDecorators(
-    ApiResponse({ status, description: 'Success', schema: openApiSchema(schema) }),
-    ...errorStatuses.map((errorStatus) => ApiResponse({ status: errorStatus, description: 'Error', schema: openApiSchema(ErrorAnswer) })),
-  );
+/** The route's good answer, and the statuses of its errors beside those that every closed route has. */
+export function ApiAnswers(status: number, schema: TSchema, errorStatuses: readonly number[] = []): MethodDecorator & ClassDecorator {
+  return applyDecorators(ApiResponse({ status, description: 'Success', schema: openApiSchema(schema) }), ApiErrors(401, 429, 503, ...errorStatuses));
+}
+
+export function ApiErrors(...statuses: number[]): MethodDecorator & ClassDecorator {
+  return applyDecorators(...statuses.map((status) => ApiResponse({ status, description: 'Error', schema: openApiSchema(ErrorAnswer) })));
 }
 
 export function ApiPage(): MethodDecorator & ClassDecorator {

@@ -11,6 +11,16 @@ export function serveOpenApi(app: NestFastifyApplication): OpenAPIObject {
     .addBearerAuth({ type: 'http', scheme: 'bearer', bearerFormat: 'JWT' })
     .build();
   const document = SwaggerModule.createDocument(app, config, { operationIdFactory: (controller, method) => `${controller.replace(/Controller$/, '')}_${method}` });
+  nameOperations(document);
   SwaggerModule.setup('docs', app, document, { jsonDocumentUrl: '/openapi.json', raw: ['json'], customSiteTitle: 'Novix Gateway API' });
   return document;
+}
+
+/** A method with two paths gets `name[0]` and `name[1]`, which are names in no language. */
+function nameOperations(document: OpenAPIObject): void {
+  for (const path of Object.values(document.paths)) {
+    for (const operation of Object.values(path) as { operationId?: string }[]) {
+      if (operation.operationId) operation.operationId = operation.operationId.replace(/\[(\d+)\]$/, (_match, index: string) => (index === '0' ? '' : `_alias${index}`));
+    }
+  }
 }

@@ -4,7 +4,7 @@ import { ChatAssembly } from './chat-assembly.ts';
 const ENVELOPE = { id: 'c1', object: 'chat.completion.chunk', created: 1, model: 'grok-4.3', system_fingerprint: 'fp_8f21c0aa17' };
 const USAGE = { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3 };
 
-function assemble(choices: object[], usage: unknown = USAGE): Record<string, unknown> {
+function assemble(choices: object[], usage?: unknown): Record<string, unknown> {
   const assembly = new ChatAssembly();
   for (const choice of choices) assembly.push(Buffer.from(`data: ${JSON.stringify({ ...ENVELOPE, choices: [choice] })}\n\n`));
   assembly.push(Buffer.from(`: comment\n\ndata: ${JSON.stringify({ ...ENVELOPE, choices: [], usage: { prompt_tokens: 9 } })}\n\ndata: [DONE]\n\n`));
@@ -16,7 +16,7 @@ const messageOf = (...choices: object[]): unknown => (assemble(choices)['choices
 
 describe('ChatAssembly', () => {
   it('makes the answer that the provider would have given without a stream', () => {
-    expect(assemble([delta({ role: 'assistant', content: 'Bl' }), delta({ content: 'ue.' }), finish()])).toEqual({
+    expect(assemble([delta({ role: 'assistant', content: 'Bl' }), delta({ content: 'ue.' }), finish()], USAGE)).toEqual({
       id: 'c1', object: 'chat.completion', created: 1, model: 'grok-4.3', system_fingerprint: 'fp_8f21c0aa17', usage: USAGE,
       choices: [{ index: 0, message: { role: 'assistant', content: 'Blue.', refusal: null }, finish_reason: 'stop' }],
     });
@@ -31,7 +31,7 @@ describe('ChatAssembly', () => {
   });
 
   it('leaves out what the provider left out', () => {
-    const answer = assemble([delta({ content: 'x' }), finish()], undefined);
+    const answer = assemble([delta({ content: 'x' }), finish()]);
     expect(Object.keys(answer)).not.toContain('usage');
     expect(Object.keys((answer['choices'] as object[])[0]!)).toEqual(['index', 'message', 'finish_reason']);
     expect(messageOf(delta({ content: 'x', tool_calls: null, reasoning_content: null }))).toEqual({ role: 'assistant', content: 'x', refusal: null });

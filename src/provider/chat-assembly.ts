@@ -49,10 +49,10 @@ export class ChatAssembly {
 }
 
 function addDelta(message: Record<string, unknown>, key: string, value: unknown): void {
-  if (value === null || value === undefined) return;
+  if (value === null || value === undefined || key === '__proto__') return;
   if (key === 'tool_calls' && Array.isArray(value)) {
     const calls = (message['tool_calls'] ??= []) as Record<string, unknown>[];
-    for (const { index, ...part } of value as { index?: number }[]) mergeToolCall((calls[index ?? calls.length] ??= {}), part);
+    for (const { index, ...part } of value as { index?: unknown }[]) mergeToolCall((calls[toolCallIndex(index, calls.length)] ??= {}), part);
   } else if (typeof value === 'string' && key !== 'role') {
     message[key] = `${typeof message[key] === 'string' ? message[key] : ''}${value}`;
   } else {
@@ -60,12 +60,21 @@ function addDelta(message: Record<string, unknown>, key: string, value: unknown)
   }
 }
 
+/** What comes from outside is no index before it has been looked at. */
+function toolCallIndex(index: unknown, next: number): number {
+  return typeof index === 'number' && Number.isInteger(index) && index >= 0 && index <= next ? index : next;
+}
+
 /** xAI sends a tool call whole; servers that speak OpenAI's dialect send its arguments in pieces. */
 function mergeToolCall(call: Record<string, unknown>, part: Record<string, unknown>): void {
   for (const [key, value] of Object.entries(part)) {
+    if (key === '__proto__' || value === null || value === undefined || (value === '' && call[key] !== undefined)) continue; // later parts repeat names as nothing
     if (key === 'function' && typeof value === 'object' && value !== null) {
       const known = (call['function'] ??= {}) as Record<string, unknown>;
-      for (const [name, text] of Object.entries(value)) known[name] = name === 'arguments' && typeof known[name] === 'string' ? known[name] + String(text) : text;
+      for (const [name, text] of Object.entries(value)) {
+        if (name === '__proto__' || typeof text !== 'string' || (text === '' && known[name] !== undefined)) continue;
+        known[name] = name === 'arguments' && typeof known[name] === 'string' ? known[name] + text : text;
+      }
     } else {
       call[key] = value;
     }

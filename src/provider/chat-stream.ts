@@ -67,6 +67,7 @@ export class ChatStreamReader {
    * @throws {GrokApiError} when the stream makes no sense
    */
   push(bytes: Buffer): Buffer {
+    if (this.failure) return NOTHING;
     let buffer = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes]);
     const end = lastFrameEnd(buffer);
     if (buffer.length - end > FRAME_BYTES_MAX) throw badStream('a frame is too long');
@@ -241,7 +242,7 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 
 function badStream(what: string, cause?: unknown): GrokApiError {
   return new GrokApiError({
-    code: 'provider_bad_response', publicMessage: 'The provider broke off its answer, or sent one that makes no sense.', providerMessage: what,
+    code: 'provider_bad_response', publicMessage: 'The provider broke off its answer, or sent one that makes no sense.', detail: what,
     phase: 'mid-stream', retryable: false, mayHaveBeenBilled: true, cause,
   });
 }

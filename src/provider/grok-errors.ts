@@ -11,7 +11,8 @@ export interface GrokApiErrorOptions {
   status?: number;
   /** The provider's own code, in whichever dialect. */
   providerCode?: string;
-  providerMessage?: string;
+  /** What went wrong, in our own words, for the log. */
+  detail?: string;
   /** The provider's `x-request-id`. */
   requestId?: string;
   retryAfterSeconds?: number;
@@ -22,7 +23,10 @@ export interface GrokApiErrorOptions {
   cause?: unknown;
 }
 
-/** A call to Grok that failed. What the provider said stays inside; `toGatewayError` is what the caller gets. */
+/**
+ * A call to Grok that failed; `toGatewayError` is what the caller gets. What the provider said may quote the prompt or our key, so it is kept
+ * nowhere; its code and request id are.
+ */
 export class GrokApiError extends Error {
   override readonly name = 'GrokApiError';
   readonly code: ErrorCode;
@@ -35,7 +39,7 @@ export class GrokApiError extends Error {
   readonly #options: GrokApiErrorOptions;
 
   constructor(options: GrokApiErrorOptions) {
-    super(options.providerMessage ?? options.publicMessage, options.cause === undefined ? undefined : { cause: options.cause });
+    super(options.detail ?? options.publicMessage, options.cause === undefined ? undefined : { cause: options.cause });
     this.#options = options;
     this.code = options.code;
     this.phase = options.phase;
@@ -52,7 +56,10 @@ export class GrokApiError extends Error {
       publicMessage,
       ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
       ...(param === undefined ? {} : { param }),
-      internal: { phase: this.phase, providerStatus: this.status, providerCode: this.providerCode, providerRequestId: this.requestId, providerMessage: this.message },
+      internal: {
+        phase: this.phase, providerStatus: this.status, providerRequestId: this.requestId,
+        providerCode: this.providerCode !== undefined && /^[\w:-]{1,64}$/.test(this.providerCode) ? this.providerCode : undefined,
+      },
       cause: this,
     });
   }
@@ -71,7 +78,7 @@ export function readErrorBody(text: string): ProviderErrorBody {
   try {
     body = JSON.parse(text);
   } catch {
-    return { code: undefined, message: text.startsWith('<') ? undefined : text.slice(0, 500) }; // HTML of the CDN says nothing
+    return { code: undefined, message: text.trimStart().startsWith('<') ? undefined : text.slice(0, 500) }; // HTML of the CDN says nothing
   }
   if (typeof body === 'string') return { code: undefined, message: body };
   if (typeof body !== 'object' || body === null) return { code: undefined, message: undefined };
@@ -89,7 +96,6 @@ export function errorFromAnswer(status: number, text: string, headers: { request
   const common = {
     phase, status,
     ...(providerCode === undefined ? {} : { providerCode }),
-    ...(message === undefined ? {} : { providerMessage: message }),
     ...(headers.requestId === undefined ? {} : { requestId: headers.requestId }),
   };
   const refusal = (code: ErrorCode, publicMessage: string): GrokApiError =>

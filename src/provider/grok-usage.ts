@@ -7,8 +7,9 @@ import type { ProviderUsage } from '../catalogue/token-price.ts';
  */
 export function readChatUsage(usage: unknown): ProviderUsage | undefined {
   if (!isRecord(usage)) return undefined;
-  const promptDetails = isRecord(usage['prompt_tokens_details']) ? usage['prompt_tokens_details'] : {};
-  const completionDetails = isRecord(usage['completion_tokens_details']) ? usage['completion_tokens_details'] : {};
+  const promptDetails = usage['prompt_tokens_details'] ?? {};
+  const completionDetails = usage['completion_tokens_details'] ?? {};
+  if (!isRecord(promptDetails) || !isRecord(completionDetails)) return undefined;
   const inputTokens = count(usage['prompt_tokens']);
   const outputTokens = count(usage['completion_tokens']);
   const cachedInputTokens = count(promptDetails['cached_tokens'] ?? 0);

@@ -29,10 +29,11 @@ export class Gcra {
     const toleranceMs = intervalMs * burst;
     const arrivalMs = Math.max(this.#arrivalMs.get(key) ?? nowMs, nowMs);
     const aheadMs = arrivalMs + intervalMs - nowMs;
-    if (aheadMs > toleranceMs) return { allowed: false, remaining: 0, retryAfterMs: aheadMs - toleranceMs, resetAfterMs: arrivalMs - nowMs };
+    // Half an interval forgives what adding fractions costs, and lets nobody in early: times differ by whole intervals.
+    if (aheadMs > toleranceMs + intervalMs / 2) return { allowed: false, remaining: 0, retryAfterMs: aheadMs - toleranceMs, resetAfterMs: arrivalMs - nowMs };
     this.#arrivalMs.delete(key); // so that the map's order is that of last use
     if (this.#arrivalMs.size >= this.keysMax) this.#arrivalMs.delete(this.#arrivalMs.keys().next().value!);
     this.#arrivalMs.set(key, arrivalMs + intervalMs);
-    return { allowed: true, remaining: Math.floor((toleranceMs - aheadMs) / intervalMs), retryAfterMs: 0, resetAfterMs: aheadMs };
+    return { allowed: true, remaining: Math.max(0, Math.floor((toleranceMs - aheadMs) / intervalMs + 0.5)), retryAfterMs: 0, resetAfterMs: aheadMs };
   }
 }

@@ -14,9 +14,17 @@ export function createLogger(level: string): Logger {
     base: { service: 'novix-gateway' },
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
+    serializers: { err: describeError },
     redact: { paths: SECRET_PATHS, censor: '[redacted]' },
     // Written in blocks: a log line must not cost a call a system call. What must never get lost is in the audit log.
   }, pino.destination({ dest: 1, sync: false, minLength: 4_096, periodicFlush: 200 }));
+}
+
+/** Of an error only what was written by programmers: other fields may hold a row of the database, or what a caller sent. */
+function describeError(error: unknown): unknown {
+  if (typeof error !== 'object' || error === null) return { message: String(error) };
+  const { name, message, code, stack, cause } = error as { name?: string; message?: string; code?: unknown; stack?: string; cause?: unknown };
+  return { name, message, code, stack, ...(cause === undefined ? {} : { cause: describeError(cause) }) };
 }
 
 /** Nest's own messages, in the same log. */

@@ -17,7 +17,7 @@ export function readPage(query: Record<string, unknown>): Page {
   }
   if (cursor !== undefined && (typeof cursor !== 'string' || cursor === '')) throw invalidCursor();
   const after = cursor === undefined ? undefined : Buffer.from(cursor, 'base64url').toString();
-  if (cursor !== undefined && Buffer.from(after!).toString('base64url') !== cursor) throw invalidCursor();
+  if (after !== undefined && (Buffer.from(after).toString('base64url') !== cursor || /\p{Cc}/u.test(after))) throw invalidCursor();
   return { limit: limit === undefined ? LIMIT_DEFAULT : Number(limit), after };
 }
 

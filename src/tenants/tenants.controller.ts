@@ -41,7 +41,7 @@ export class TenantsController {
   @Post()
   @HttpCode(201)
   @ApiJsonBody(NewTenantBody)
-  @ApiAnswers(201, TenantAnswer, [400, 401, 403, 409])
+  @ApiAnswers(201, TenantAnswer, [400, 403, 409])
   async create(@Req() request: FastifyRequest): Promise<Record<string, unknown>> {
     const fields = await newTenant.read(request);
     const created = await this.tenants.create(fields, (manager, tenant) =>
@@ -52,21 +52,21 @@ export class TenantsController {
 
   @Get()
   @ApiPage()
-  @ApiAnswers(200, Type.Object({ data: Type.Array(TenantAnswer), next_cursor: Type.Union([Type.String(), Type.Null()]) }), [400, 401, 403])
+  @ApiAnswers(200, Type.Object({ data: Type.Array(TenantAnswer), next_cursor: Type.Union([Type.String(), Type.Null()]) }), [400, 403])
   async list(@Query() query: Record<string, unknown>): Promise<unknown> {
     const page = readPage(query);
     return toPage(await this.tenants.list(page), page.limit, tenantView);
   }
 
   @Get(':id')
-  @ApiAnswers(200, TenantAnswer, [401, 403, 404])
+  @ApiAnswers(200, TenantAnswer, [403, 404])
   async get(@Param('id') id: string): Promise<Record<string, unknown>> {
     return tenantView(await this.tenants.find(id));
   }
 
   @Patch(':id')
   @ApiJsonBody(TenantPatchBody)
-  @ApiAnswers(200, TenantAnswer, [400, 401, 403, 404])
+  @ApiAnswers(200, TenantAnswer, [400, 403, 404])
   async update(@Req() request: FastifyRequest, @Param('id') id: string): Promise<Record<string, unknown>> {
     const change = await tenantPatch.read(request);
     const updated = await this.tenants.update(id, change, (manager, before, after) =>

@@ -17,6 +17,8 @@ export interface TcpProxy {
   breakNext(marker: string, fault: LinkFault): void;
   /** Whether the fault asked for last has happened. */
   readonly broken: boolean;
+  /** Refuses new connections until `mend`. */
+  refuse(): void;
   /** Breaks all connections, and refuses new ones until `mend`. */
   sever(): void;
   mend(): void;
@@ -68,7 +70,7 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
   url.hostname = '127.0.0.1';
   url.port = String((server.address() as AddressInfo).port);
   const cutAll = (): void => {
-    for (const cut of [...links]) cut();
+    for (const cut of links) cut();
   };
   return {
     url: url.href,
@@ -80,6 +82,9 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
     },
     get broken() {
       return armed === undefined;
+    },
+    refuse: () => {
+      severed = true;
     },
     sever: () => {
       severed = true;

@@ -1,0 +1,114 @@
+import { describe, expect, it } from '@jest/globals';
+import { Catalogue, loadCatalogue, type ModelPrice, type TokenRates } from './catalogue.ts';
+import { computeCostTicks, ratesFor } from './token-price.ts';
+import { parseUsdPerMillion } from '../shared/usd-ticks.ts';
+
+const catalogue = loadCatalogue();
+const rates = (input: string, cachedInput: string, output: string): TokenRates => ({ input: parseUsdPerMillion(input)!, cachedInput: parseUsdPerMillion(cachedInput)!, output: parseUsdPerMillion(output)! });
+const price = (base: TokenRates): ModelPrice => ({ base, longContext: undefined, priorityMultiplier: 2n, source: 'test', asOf: '2026-10' });
+
+describe('computeCostTicks', () => {
+  // The four recorded answers of reference/xai-api.md section 3.4.
+  it.each([
+    ['grok-3-mini', rates('0.30', '0.075', '0.50'), 12, 2, 1, 228, 1_176_500n],
+    ['grok-3-mini, mostly cached', rates('0.30', '0.075', '0.50'), 291, 244, 26, 189, 1_399_000n],
+    ['grok-4.20 non-reasoning', rates('1.25', '0.20', '2.50'), 719, 64, 72, 0, 10_115_500n],
+    ['grok-4.3', rates('1.25', '0.20', '2.50'), 597, 576, 3, 0, 1_489_500n],
+  ])('is the price that was recorded for %s', (_, base, inputTokens, cachedInputTokens, outputTokens, reasoningTokens, ticks) => {
+    expect(computeCostTicks({ inputTokens, cachedInputTokens, outputTokens, reasoningTokens }, price(base), false)).toBe(ticks);
+  });
+
+  it('doubles all of it with priority', () => {
+    const usage = { inputTokens: 600, cachedInputTokens: 512, outputTokens: 3, reasoningTokens: 50 };
+    const { price: own } = catalogue.resolve('grok-4.3')!.model;
+    expect(computeCostTicks(usage, own!, false)).toBe(3_449_000n);
+    expect(computeCostTicks(usage, own!, true)).toBe(6_898_000n);
+  });
+
+  it.each(catalogue.listedNames)('charges %s the long-context price for every token from exactly 200,000 prompt tokens on, cached ones included', (name) => {
+    const own = catalogue.resolve(name)!.model.price!;
+    const usage = { inputTokens: 199_999, cachedInputTokens: 150_000, outputTokens: 10, reasoningTokens: 5 };
+    const { input, cachedInput, output } = own.base;
+    expect(computeCostTicks(usage, own, false)).toBe(49_999n * input + 150_000n * cachedInput + 15n * output);
+    expect(computeCostTicks({ ...usage, inputTokens: 200_000 }, own, false)).toBe(2n * (50_000n * input + 150_000n * cachedInput + 15n * output));
+    expect(ratesFor(own, 199_999)).toBe(own.base);
+    expect(ratesFor(own, 200_000)).toBe(own.longContext!.rates);
+  });
+
+  it('stays exact where a number would not', () => {
+    const usage = { inputTokens: Number.MAX_SAFE_INTEGER, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0 };
+    expect(computeCostTicks(usage, price(rates('12.3457', '1.00', '1.00')), false)).toBe(9_007_199_254_740_991n * 123_457n);
+  });
+});
+
+describe('config/models.yaml', () => {
+  // reference/xai-api.md section 7: context, base, long context, efforts.
+  it.each<[string, number, [string, string, string], [string, string, string], string[]]>([
+    ['grok-4.7', 500_000, ['2.00', '0.50', '6.00'], ['4.00', '1.00', '12.00'], ['low', 'medium', 'high', 'xhigh']],
+    ['grok-4.6', 500_000, ['2.00', '0.50', '6.00'], ['4.00', '1.00', '12.00'], ['low', 'medium', 'high', 'xhigh']],
+    ['grok-4.5', 500_000, ['2.00', '0.30', '6.00'], ['4.00', '0.60', '12.00'], ['low', 'medium', 'high']],
+    ['grok-4.3', 1_000_000, ['1.25', '0.20', '2.50'], ['2.50', '0.40', '5.00'], ['none', 'low', 'medium', 'high']],
+    ['grok-4.20-0309-reasoning', 1_000_000, ['1.25', '0.20', '2.50'], ['2.50', '0.40', '5.00'], []],
+    ['grok-4.20-0309-non-reasoning', 1_000_000, ['1.25', '0.20', '2.50'], ['2.50', '0.40', '5.00'], []],
+    ['grok-4.20-multi-agent-0309', 1_000_000, ['1.25', '0.20', '2.50'], ['2.50', '0.40', '5.00'], ['low', 'medium', 'high', 'xhigh']],
+    ['grok-build-0.1', 256_000, ['1.00', '0.20', '2.00'], ['2.00', '0.40', '4.00'], []],
+  ])('says of %s what the vendor says', (id, contextTokens, base, long, efforts) => {
+    const { model } = catalogue.resolve(id)!;
+    expect(model).toMatchObject({ id, contextTokens });
+    expect(model.price).toMatchObject({ base: rates(...base), longContext: { fromPromptTokens: 200_000, rates: rates(...long) }, priorityMultiplier: 2n });
+    expect(model.reasoning?.efforts ?? []).toEqual(efforts);
+  });
+
+  it.each([
+    ['grok-4.5-latest', 'grok-4.5'], ['grok-build-latest', 'grok-4.5'], ['grok-latest', 'grok-4.3'], ['grok-4.20', 'grok-4.20-0309-reasoning'],
+    ['grok-4.20-non-reasoning-latest', 'grok-4.20-0309-non-reasoning'], ['grok-code-fast-1', 'grok-build-0.1'],
+  ])('knows %s as %s', (alias, id) => {
+    expect(catalogue.resolve(alias)).toMatchObject({ name: id, requested: alias, model: { id } });
+  });
+
+  it.each(['grok-beta', 'grok-pro', 'grok-enterprise'])('serves the seed’s name %s on some deployment', (name) => {
+    const resolved = catalogue.resolve(name)!;
+    expect(resolved).toMatchObject({ name, requested: name });
+    expect(resolved.deployments.length).toBeGreaterThan(0);
+  });
+
+  it.each(catalogue.listedNames)('gives %s a source and a date for its price, and money to hold for each of its efforts', (name) => {
+    const { price: own, reasoning } = catalogue.resolve(name)!.model;
+    expect(own?.source).not.toBe('');
+    expect(own?.asOf).toMatch(/^\d{4}-\d{2}$/);
+    for (const effort of reasoning ? [...reasoning.efforts, reasoning.defaultEffort] : []) expect(reasoning!.allowanceTokens[effort]).toEqual(expect.any(Number));
+  });
+
+  it.each(['', 'gpt-4', 'GROK-BETA', 'grok-beta ', '__proto__', 'constructor', 'toString'])('knows no model %p', (name) => {
+    expect(catalogue.resolve(name)).toBeUndefined();
+  });
+});
+
+describe('Catalogue', () => {
+  type File = ConstructorParameters<typeof Catalogue>[0];
+  const usd = { input: '1.00', cached_input: '0.50', output: '2.00' };
+  const model = (id: string, more: Partial<File['models'][number]> = {}): File['models'][number] =>
+    ({ id, aliases: [], endpoints: ['chat_completions'], context_tokens: 1000, capabilities: [], refuses: [], price: { usd_per_million: usd, source: 's', as_of: '2026-10' }, ...more });
+  const file = (more: Partial<File>): File => ({
+    defaults: { estimate: { bytes_per_token: 2.5, image_tokens: 1 }, priority_multiplier: 2 }, aliases: {}, models: [model('m')],
+    deployments: [{ id: 'd', base_url: 'env', models: ['*'], region: 'global', accelerator: 'shared' }], ...more,
+  });
+
+  it.each<[string, Partial<File>, RegExp]>([
+    ['two models of one name', { models: [model('m'), model('n', { aliases: ['m'] })] }, /stands for two models/],
+    ['an alias that hides a model', { aliases: { m: { model: 'm' } } }, /stands for two models/],
+    ['an alias of nothing', { aliases: { a: { model: 'gone' } } }, /unknown model gone/],
+    ['a price of zero', { models: [model('m', { price: { usd_per_million: { ...usd, output: '0.00' }, source: 's', as_of: '2026-10' } })] }, /no price/],
+    ['a price of parts of a tick', { models: [model('m', { price: { usd_per_million: { ...usd, cached_input: '0.00001' }, source: 's', as_of: '2026-10' } })] }, /no price/],
+  ])('refuses %s', (_, more, message) => {
+    expect(() => new Catalogue(file(more))).toThrow(message);
+  });
+
+  it('gives a name the deployments that serve it', () => {
+    const deployment = (id: string, models: string[]): File['deployments'][number] => ({ id, base_url: 'env', models, region: 'global', accelerator: 'shared' });
+    const own = new Catalogue(file({ aliases: { a: { model: 'm' } }, deployments: [deployment('all', ['*']), deployment('alias', ['a']), deployment('model', ['m'])] }));
+    const serving = (name: string): string[] => own.resolve(name)!.deployments.map(({ id }) => id);
+    expect(serving('a')).toEqual(['all', 'alias']);
+    expect(serving('m')).toEqual(['all', 'model']);
+  });
+});

@@ -1,0 +1,104 @@
+import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { loadCatalogue, type ResolvedModel } from '../catalogue/catalogue.ts';
+import { GatewayError } from '../shared/gateway-error.ts';
+import { planCall, type CostFacts, type Plan, type PlanLimits } from './plan.ts';
+
+const catalogue = loadCatalogue();
+const FACTS: CostFacts = { textBytes: 250, images: 0, maxOutputTokens: 100, choices: 1, reasoningEffort: undefined, priority: false };
+const LIMITS: PlanLimits = { maxTokensCap: 32_768, maxCostTicks: undefined };
+const plan = (facts: Partial<CostFacts> = {}, limits: Partial<PlanLimits> = {}, model = 'grok-4.20-0309-non-reasoning'): Plan =>
+  planCall(catalogue.resolve(model)!, { ...FACTS, ...facts }, { ...LIMITS, ...limits });
+
+describe('planCall', () => {
+  it('holds input and output at the uncached price', () => {
+    expect(plan()).toMatchObject({ inputTokens: 100, maxOutputTokens: 100, reasoningTokens: 0, holdTicks: 100n * 12_500n + 100n * 25_000n, fixedTicks: 1_250_000n, outputRateTicks: 25_000n });
+  });
+
+  it('takes 4,000 output tokens for a call without a limit, and never more than the cap', () => {
+    expect(plan({ maxOutputTokens: undefined }).maxOutputTokens).toBe(4_000);
+    expect(plan({ maxOutputTokens: undefined }, { maxTokensCap: 1_000 }).maxOutputTokens).toBe(1_000);
+    expect(plan({ maxOutputTokens: 1_000_000 }).maxOutputTokens).toBe(32_768);
+    expect(plan({ maxOutputTokens: 1 }).maxOutputTokens).toBe(1);
+  });
+
+  it.each([[undefined, 1_000], ['none', 0], ['low', 1_000], ['medium', 4_000], ['high', 8_000], ['unheard-of', 8_000]])('holds for the reasoning of effort %p, which no output limit cuts', (reasoningEffort, tokens) => {
+    const planned = plan({ reasoningEffort }, {}, 'grok-4.3');
+    expect(planned.reasoningTokens).toBe(tokens);
+    expect(planned.holdTicks).toBe(100n * 12_500n + BigInt(tokens + 100) * 25_000n);
+  });
+
+  it.each(['constructor', '__proto__', 'toString'])('takes the effort %p for an unknown one', (reasoningEffort) => {
+    expect(plan({ reasoningEffort }, {}, 'grok-4.3').reasoningTokens).toBe(8_000);
+  });
+
+  it('doubles with priority', () => {
+    expect(plan({ priority: true }).holdTicks).toBe(2n * plan().holdTicks);
+  });
+
+  it('holds output and reasoning for each choice', () => {
+    const [one, three] = [plan({}, {}, 'grok-4.3'), plan({ choices: 3 }, {}, 'grok-4.3')];
+    expect(three.holdTicks).toBeGreaterThanOrEqual(100n * 12_500n + 3n * 1_100n * 25_000n);
+    expect(three.holdTicks).toBeLessThanOrEqual(3n * one.holdTicks);
+  });
+
+  it('counts images by the catalogue, beside the text', () => {
+    expect(plan({ images: 2 }).inputTokens).toBe(100 + 2 * catalogue.resolve('grok-4.3')!.model.imageTokens);
+  });
+
+  it('takes the long-context price from 200,000 estimated prompt tokens on', () => {
+    expect(plan({ textBytes: 499_997 }).outputRateTicks).toBe(25_000n);
+    expect(plan({ textBytes: 499_998 })).toMatchObject({ inputTokens: 200_000, outputRateTicks: 50_000n, fixedTicks: 200_000n * 25_000n });
+  });
+
+  it('refuses a model without a price', () => {
+    const resolved = catalogue.resolve('grok-4.3')!;
+    const free: ResolvedModel = { ...resolved, model: { ...resolved.model, price: undefined } };
+    expect(() => planCall(free, FACTS, LIMITS)).toThrow(expect.objectContaining({ code: 'price_unavailable' }));
+  });
+
+  it('offers each deployment as a candidate', () => {
+    const resolved = catalogue.resolve('grok-beta')!;
+    const two: ResolvedModel = { ...resolved, deployments: [{ ...resolved.deployments[0]!, id: 'a' }, { ...resolved.deployments[0]!, id: 'b' }] };
+    expect(planCall(two, FACTS, LIMITS).candidates.map(({ deployment }) => deployment.id)).toEqual(['a', 'b']);
+  });
+});
+
+describe('planCall with the caller’s own ceiling', () => {
+  const fixed = 1_250_000n;
+
+  it('shortens the answer to what the ceiling pays for', () => {
+    expect(plan({}, { maxCostTicks: fixed + 40n * 25_000n })).toMatchObject({ maxOutputTokens: 40, holdTicks: fixed + 1_000_000n });
+    expect(plan({}, { maxCostTicks: fixed + 40n * 25_000n + 24_999n }).maxOutputTokens).toBe(40);
+  });
+
+  it('refuses an answer shorter than sixteen tokens, unless the caller wants one so short', () => {
+    expect(plan({}, { maxCostTicks: fixed + 16n * 25_000n }).maxOutputTokens).toBe(16);
+    expect(() => plan({}, { maxCostTicks: fixed + 16n * 25_000n - 1n })).toThrow(expect.objectContaining({ code: 'request_cost_exceeded', status: 402 }));
+    expect(plan({ maxOutputTokens: 3 }, { maxCostTicks: fixed + 3n * 25_000n }).maxOutputTokens).toBe(3);
+  });
+
+  it.each([0n, 1n, fixed - 1n, fixed])('refuses a ceiling of %s ticks, which does not even pay for the prompt', (maxCostTicks) => {
+    expect(() => plan({}, { maxCostTicks })).toThrow(expect.objectContaining({ code: 'request_cost_exceeded' }));
+  });
+
+  it('never holds more than the ceiling, nor plans more output than asked', () => {
+    const facts = fc.record({
+      textBytes: fc.nat(1_000_000), images: fc.nat(3), maxOutputTokens: fc.option(fc.integer({ min: 1, max: 100_000 }), { nil: undefined }), choices: fc.integer({ min: 1, max: 4 }),
+      reasoningEffort: fc.constantFrom(undefined, 'none', 'low', 'high', 'x'), priority: fc.boolean(),
+    });
+    fc.assert(fc.property(facts, fc.constantFrom('grok-4.3', 'grok-4.7', 'grok-build-0.1'), fc.bigInt({ min: 0n, max: 20_000_000_000n }), (given, model, maxCostTicks) => {
+      try {
+        const planned = plan(given, { maxCostTicks }, model);
+        expect(planned.holdTicks).toBeLessThanOrEqual(maxCostTicks);
+        expect(planned.holdTicks).toBe(planned.fixedTicks + BigInt(planned.maxOutputTokens) * planned.outputRateTicks);
+        expect(planned.maxOutputTokens).toBeGreaterThanOrEqual(1);
+        expect(planned.maxOutputTokens).toBeLessThanOrEqual(given.maxOutputTokens ?? 4_000);
+      } catch (error) {
+        if (!(error instanceof GatewayError)) throw error;
+        expect(error.code).toBe('request_cost_exceeded');
+        expect(plan({ ...given, maxOutputTokens: Math.min(16, given.maxOutputTokens ?? 16) }, {}, model).holdTicks).toBeGreaterThan(maxCostTicks);
+      }
+    }), { numRuns: 500 });
+  });
+});
