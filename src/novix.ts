@@ -10,7 +10,7 @@ import { BUDGET_SCOPES, BUDGET_WINDOWS, budgetView, type BudgetWindow } from './
 import { scopeKey } from './cost/budgets.controller.ts';
 import { Budgets } from './cost/budgets.ts';
 import { anySandbox, loadEnv, type Env } from './env.ts';
-import { assertNode, main, reportFailure } from './main.ts';
+import { assertNode, main, reportFailure } from './start.ts';
 import { readConfigFile } from './shared/config-files.ts';
 import { createDataSource } from './shared/database.ts';
 import { createLogger } from './shared/logger.ts';

@@ -68,7 +68,7 @@ export class Spool {
   async #append(outcome: SpooledOutcome): Promise<void> {
     this.#file ??= await this.#create();
     try {
-      await this.#file.write(`${this.#torn ? '\n' : ''}${JSON.stringify(outcome)}\n`);
+      await this.#file.appendFile(`${this.#torn ? '\n' : ''}${JSON.stringify(outcome)}\n`); // all of it, unlike write
       await this.#file.datasync();
       this.#torn = false;
     } catch (error) {

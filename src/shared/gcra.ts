@@ -8,17 +8,26 @@ export interface GcraAnswer {
   resetAfterMs: number;
 }
 
+interface Arrival {
+  /** The theoretical arrival time, in intervals of the rate: whole steps, so that a large burst loses nothing to rounding. */
+  at: number;
+  perMinute: number;
+}
+
+/** What is left of rounding when times in milliseconds are counted in intervals. */
+const ROUNDING = 1e-6;
+
 /**
  * The generic cell rate algorithm: a steady rate with a burst, in one number per key (the theoretical arrival time). Bounded: where too many keys
  * are known, the one unused for longest is forgotten, which can only let that key have its burst again.
  */
 export class Gcra {
-  readonly #arrivalMs = new Map<string, number>();
+  readonly #arrivals = new Map<string, Arrival>();
 
   constructor(private readonly keysMax: number) {}
 
   get size(): number {
-    return this.#arrivalMs.size;
+    return this.#arrivals.size;
   }
 
   /**
@@ -26,14 +35,14 @@ export class Gcra {
    */
   hit(key: string, perMinute: number, burst: number, nowMs: number): GcraAnswer {
     const intervalMs = 60_000 / perMinute;
-    const toleranceMs = intervalMs * burst;
-    const arrivalMs = Math.max(this.#arrivalMs.get(key) ?? nowMs, nowMs);
-    const aheadMs = arrivalMs + intervalMs - nowMs;
-    // Half an interval forgives what adding fractions costs, and lets nobody in early: times differ by whole intervals.
-    if (aheadMs > toleranceMs + intervalMs / 2) return { allowed: false, remaining: 0, retryAfterMs: aheadMs - toleranceMs, resetAfterMs: arrivalMs - nowMs };
-    this.#arrivalMs.delete(key); // so that the map's order is that of last use
-    if (this.#arrivalMs.size >= this.keysMax) this.#arrivalMs.delete(this.#arrivalMs.keys().next().value!);
-    this.#arrivalMs.set(key, arrivalMs + intervalMs);
-    return { allowed: true, remaining: Math.max(0, Math.floor((toleranceMs - aheadMs) / intervalMs + 0.5)), retryAfterMs: 0, resetAfterMs: aheadMs };
+    const now = nowMs / intervalMs;
+    const known = this.#arrivals.get(key);
+    const at = Math.max(known?.perMinute === perMinute ? known.at : now, now);
+    const ahead = at + 1 - now;
+    if (ahead > burst + ROUNDING) return { allowed: false, remaining: 0, retryAfterMs: (ahead - burst) * intervalMs, resetAfterMs: (at - now) * intervalMs };
+    this.#arrivals.delete(key); // so that the map's order is that of last use
+    if (this.#arrivals.size >= this.keysMax) this.#arrivals.delete(this.#arrivals.keys().next().value!);
+    this.#arrivals.set(key, { at: at + 1, perMinute });
+    return { allowed: true, remaining: Math.max(0, Math.floor(burst - ahead + ROUNDING)), retryAfterMs: 0, resetAfterMs: ahead * intervalMs };
   }
 }

@@ -12,7 +12,8 @@ import { eventually, HELLO, PROVIDER_KEY } from '../support/harness.ts';
 
 // The table "What starts how" of DESIGN 3.5, cell by cell: the built program as a process, once with each part given and once without.
 
-const START_MS = 5_000;
+// The figure is 5 s on a machine of its own; here the rest of the suite shares the two cores.
+const START_MS = 15_000;
 
 type Part = 'database' | 'provider' | 'identity';
 

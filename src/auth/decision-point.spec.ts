@@ -1,0 +1,134 @@
+import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { readConfigFile } from '../shared/config-files.ts';
+import { DecisionPoint, type CallEnvironment, type CallFacts, type Verdict } from './decision-point.ts';
+import { PoliciesFile, type Rule } from './policy.ts';
+import type { Principal } from './principal.ts';
+
+const PRINCIPAL: Principal = {
+  tenantId: 'acme', tier: 'standard', subject: 'dev@acme.example', roles: ['developer'], attributes: { department: 'bi', clearance: 3, region: ['eu', 'us'] }, clientId: 'app-1', issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1e15, mtls: false,
+};
+const CALL: CallFacts = {
+  modelNames: ['grok-beta', 'grok-beta', 'grok-4.3'], model: 'grok-beta', stream: true, dataClass: 'internal', maxTokens: 4_000, estimatedCostUsd: 0.01, capabilities: ['text'], deployment: { region: 'global', accelerator: 'shared' },
+};
+const ENVIRONMENT: CallEnvironment = { ip: '10.0.0.7', timeMs: Date.parse('2026-11-24T12:00:00Z') }; // a Tuesday
+
+const decide = (rules: readonly Rule[], principal = PRINCIPAL, call = CALL, environment = ENVIRONMENT): Verdict => new DecisionPoint('r1', [{ name: 'p', rules }]).decide(principal, call, environment);
+const rule = (id: string, effect: Rule['effect'], more: Partial<Rule> = {}): Rule => ({ id, effect, actions: ['invoke'], ...more });
+
+const condition: fc.Arbitrary<NonNullable<Rule['when']>[number]> = fc.oneof(
+  fc.record({ attr: fc.constantFrom('principal.attrs.department', 'principal.tenant', 'principal.sub', 'principal.client_id', 'request.data_class', 'env.weekday', 'deployment.region'), op: fc.constantFrom('eq' as const, 'ne' as const), value: fc.constantFrom('bi', 'acme', 'restricted', 'internal', 'tuesday', 'global', 'app-1') }),
+  fc.record({ attr: fc.constantFrom('principal.attrs.region', 'principal.roles', 'request.capabilities', 'principal.attrs.department'), op: fc.constantFrom('in' as const, 'not_in' as const), value: fc.constantFrom(['eu'], ['bi', 'hr'], ['developer'], ['image_input']) }),
+  fc.record({ attr: fc.constantFrom('principal.attrs.clearance', 'request.max_tokens', 'request.estimated_cost_usd'), op: fc.constantFrom('lt' as const, 'lte' as const, 'gt' as const, 'gte' as const), value: fc.constantFrom(0.01, 3, 4_000) }),
+  fc.record({ attr: fc.constantFrom('principal.attrs.clearance', 'principal.client_id'), op: fc.constant('exists' as const), value: fc.constant(true) }),
+  fc.constantFrom<NonNullable<Rule['when']>[number]>(
+    { attr: 'env.ip', op: 'cidr', value: '10.0.0.0/8' }, { attr: 'env.time', op: 'time_between', value: ['08:00', '18:00', 'UTC'] }, { attr: 'principal.attrs.department', op: 'prefix', value: 'b' }, { attr: 'principal.mtls', op: 'eq', value: true },
+  ),
+);
+const rules = (effect: fc.Arbitrary<Rule['effect']>): fc.Arbitrary<Rule[]> => fc.uniqueArray(fc.record({
+  id: fc.uuid(), effect, actions: fc.constant<['invoke']>(['invoke']), models: fc.constantFrom(['*'], ['grok-beta'], ['grok-4*'], ['grok-pro']), when: fc.array(condition, { minLength: 1, maxLength: 3 }),
+}), { selector: ({ id }) => id, maxLength: 6 });
+const anyRules = rules(fc.constantFrom('allow', 'deny'));
+const principal: fc.Arbitrary<Principal> = fc.record({
+  attributes: fc.record({ department: fc.constantFrom('bi', 'hr'), clearance: fc.constantFrom(1, 3, 5), region: fc.constantFrom(['eu'], ['us']) }, { requiredKeys: [] }), clientId: fc.constantFrom(undefined, 'app-1'), mtls: fc.boolean(),
+  roles: fc.constantFrom(['developer'], ['auditor'], ['developer', 'billing']),
+}).map((some) => ({ ...PRINCIPAL, ...some, attributes: some.attributes as Principal['attributes'] }));
+const call: fc.Arbitrary<CallFacts> = fc.record({ dataClass: fc.constantFrom('internal' as const, 'restricted' as const), maxTokens: fc.constantFrom(10, 4_000), capabilities: fc.constantFrom(['text'], ['text', 'image_input']) }).map((some) => ({ ...CALL, ...some }));
+const PROPERTY = { numRuns: 1_000 };
+
+describe('DecisionPoint, whatever the rules', () => {
+  it('never grants more for a further deny', () => {
+    fc.assert(fc.property(anyRules, rules(fc.constant('deny')), principal, call, (some, denies, who, what) => {
+      if (decide([...some, ...denies], who, what).allowed) expect(decide(some, who, what).allowed).toBe(true);
+    }), PROPERTY);
+  });
+
+  it('decides alike in whatever order the rules and policies stand', () => {
+    fc.assert(fc.property(anyRules.chain((some) => fc.tuple(fc.constant(some), fc.shuffledSubarray(some, { minLength: some.length }), fc.nat(some.length))), principal, call, ([some, shuffled, cut], who, what) => {
+      const apart = new DecisionPoint('r1', [{ name: 'a', rules: shuffled.slice(0, cut) }, { name: 'b', rules: shuffled.slice(cut) }]);
+      expect(apart.decide(who, what, ENVIRONMENT).allowed).toBe(decide(some, who, what).allowed);
+    }), PROPERTY);
+  });
+
+  it('never grants more where an attribute is missing or mistyped', () => {
+    fc.assert(fc.property(anyRules, principal, call, fc.constantFrom('department', 'clearance', 'region'), fc.constantFrom('missing', 'mistyped'), (some, who, what, name, how) => {
+      const { [name]: _, ...attributes } = who.attributes;
+      const unknown = { ...who, attributes: how === 'missing' ? attributes : { ...attributes, [name]: { not: 'a value' } as unknown as string } };
+      const positive = some.filter(({ when }) => how === 'missing' || !when?.some(({ op }) => op === 'exists')); // what is mistyped does exist
+      if (decide(positive, unknown, what).allowed) expect(decide(positive, who, what).allowed).toBe(true);
+    }), PROPERTY);
+  });
+
+  it('never grants more without a client id', () => {
+    fc.assert(fc.property(anyRules, principal, call, (some, who, what) => {
+      if (decide(some, { ...who, clientId: undefined }, what).allowed) expect(decide(some, { ...who, clientId: 'app-1' }, what).allowed).toBe(true);
+    }), PROPERTY);
+  });
+
+  it('allows only by an allow that applies, and names it', () => {
+    fc.assert(fc.property(anyRules, principal, call, (some, who, what) => {
+      const verdict = decide(some, who, what);
+      const decisive = some.find(({ id }) => id === verdict.rule);
+      expect(decisive?.effect).toBe(verdict.allowed ? 'allow' : decisive && 'deny');
+      if (decisive) expect(decide([decisive], who, what)).toEqual(verdict);
+      else expect(verdict.allowed).toBe(false);
+    }), PROPERTY);
+  });
+});
+
+describe('DecisionPoint', () => {
+  it('denies where no rule allows', () => {
+    expect(decide([])).toEqual({ allowed: false, policy: undefined, rule: undefined, reason: undefined });
+    expect(decide([rule('other', 'allow', { models: ['grok-pro'] })]).allowed).toBe(false);
+  });
+
+  it('says which rule of which policy decided, and why', () => {
+    expect(decide([rule('yes', 'allow'), rule('no', 'deny', { reason: 'Not today.' })])).toEqual({ allowed: false, policy: 'p', rule: 'no', reason: 'Not today.' });
+    expect(decide([rule('yes', 'allow', { reason: 'Fine.' })])).toEqual({ allowed: true, policy: 'p', rule: 'yes', reason: 'Fine.' });
+  });
+
+  it.each(['grok-beta', 'grok-4.3', 'grok-latest', 'grok-4*'])('applies a deny on %s to every name of the model: requested, alias, upstream', (name) => {
+    const names = { ...CALL, modelNames: ['grok-latest', 'grok-beta', 'grok-4.3'] };
+    expect(decide([rule('yes', 'allow'), rule('no', 'deny', { models: [name] })], PRINCIPAL, names).allowed).toBe(false);
+  });
+
+  it.each<[string, NonNullable<Rule['when']>[number]['op'], string | number | boolean | string[]]>([
+    ['principal.tenant', 'eq', 'acme'], ['principal.sub', 'prefix', 'dev@'], ['principal.roles', 'in', ['developer']], ['principal.client_id', 'eq', 'app-1'], ['principal.mtls', 'eq', false], ['principal.attrs.department', 'eq', 'bi'],
+    ['principal.attrs.clearance', 'gte', 3], ['principal.attrs.region', 'in', ['us']], ['request.model', 'eq', 'grok-beta'], ['request.stream', 'eq', true], ['request.data_class', 'in', ['internal']], ['request.max_tokens', 'lte', 4_000],
+    ['request.estimated_cost_usd', 'lt', 0.02], ['request.capabilities', 'eq', 'text'], ['env.ip', 'cidr', '10.0.0.0/8'], ['env.time', 'time_between', ['11:00', '13:00', 'UTC']], ['env.weekday', 'eq', 'tuesday'],
+    ['deployment.region', 'eq', 'global'], ['deployment.accelerator', 'ne', 'dedicated'],
+  ])('knows %s', (attr, op, value) => {
+    expect(decide([rule('yes', 'allow', { when: [{ attr, op, value }] })]).allowed).toBe(true);
+  });
+
+  it('treats what it does not know as missing: an allow does not apply, a deny does', () => {
+    const zdr: Rule['when'] = [{ attr: 'deployment.zdr', op: 'eq', value: true }];
+    expect(decide([rule('yes', 'allow', { when: zdr })]).allowed).toBe(false);
+    expect(decide([rule('yes', 'allow'), rule('no', 'deny', { when: zdr })]).allowed).toBe(false);
+  });
+
+  it('is not fooled by attributes that every object has', () => {
+    const when: Rule['when'] = [{ attr: 'principal.attrs.hasOwnProperty', op: 'exists', value: true }];
+    expect(decide([rule('yes', 'allow', { when })]).allowed).toBe(false);
+  });
+
+  it('refuses a rule whose value does not fit when it is built', () => {
+    expect(() => decide([rule('r', 'allow', { when: [{ attr: 'principal.sub', op: 'lt', value: 'x' }] })])).toThrow(/takes a number/);
+  });
+});
+
+describe('config/policies.yaml', () => {
+  const { policies } = readConfigFile('policies.yaml', PoliciesFile);
+  const shipped = (roles: string[], dataClass: CallFacts['dataClass'] = 'internal', names = CALL.modelNames): boolean => new DecisionPoint('r1', policies).decide({ ...PRINCIPAL, roles }, { ...CALL, dataClass, modelNames: names }, ENVIRONMENT).allowed;
+
+  it.each([['developer', true], ['tenant-admin', true], ['platform-admin', true], ['billing', false], ['auditor', false], ['root', false]])('lets %s call models: %p', (role, allowed) => {
+    expect(shipped([role])).toBe(allowed);
+    expect(shipped([])).toBe(false);
+  });
+
+  it('keeps restricted data off grok-beta, and only that', () => {
+    expect(shipped(['developer'], 'restricted')).toBe(false);
+    expect(shipped(['developer'], 'confidential')).toBe(true);
+    expect(shipped(['developer'], 'restricted', ['grok-pro', 'grok-pro', 'grok-4.7'])).toBe(true);
+  });
+});
