@@ -52,6 +52,9 @@ export const CompletionRequestSchema = Type.Object({
 export type CompletionRequest = Static<typeof CompletionRequestSchema>;
 
 const validator = Compile(CompletionRequestSchema);
+const messageValidator = Compile(Message);
+const partValidator = Compile(ContentPart);
+const toolValidator = Compile(Tool);
 /** Deeper than any schema or tool that a model takes. */
 const DEPTH_MAX = 128;
 
@@ -92,14 +95,40 @@ export function parseJsonObject(body: Buffer): object {
   return value;
 }
 
+/** To list all faults of a long list would take seconds; one is told, so one is looked for. */
 function invalid(value: object): GatewayError {
+  const { copy, indexes } = withOneOfEach(value as Record<string, unknown>);
   // Of a union's faults the deepest says most: it is the one about the branch that nearly fitted.
-  const faults = [...validator.Errors(value)];
-  const fault = faults.reduce((deepest, one) => (depth(one.instancePath) > depth(deepest.instancePath) ? one : deepest), faults[0]!);
+  const faults = [...validator.Errors(copy)];
+  const fault = faults.reduce<(typeof faults)[number] | undefined>((deepest, one) => (deepest === undefined || depth(one.instancePath) > depth(deepest.instancePath) ? one : deepest), undefined);
+  if (fault === undefined) return new GatewayError('invalid_request', { publicMessage: 'A list of the request has more entries than it may have.' });
   const missing = fault.keyword === 'required' ? (fault.params as { requiredProperties?: string[] }).requiredProperties?.[0] : undefined;
-  const param = paramName(missing === undefined ? fault.instancePath : `${fault.instancePath}/${missing}`);
+  const pointer = missing === undefined ? fault.instancePath : `${fault.instancePath}/${missing}`;
+  const param = paramName(indexes.reduce((path, [prefix, index]) => path.replace(`${prefix}/0`, `${prefix}/${index}`), pointer));
   const what = missing === undefined ? fault.message : 'is required';
   return new GatewayError('invalid_request', { publicMessage: `${param === '' ? 'The body' : param} ${what}.`, ...(param === '' ? {} : { param }) });
+}
+
+/** A copy in which each long list has only its first faulty entry, or its first; and where that stood. Innermost lists come first. */
+function withOneOfEach(value: Record<string, unknown>): { copy: Record<string, unknown>; indexes: [string, number][] } {
+  const copy = { ...value };
+  const indexes: [string, number][] = [];
+  const keepOne = (owner: Record<string, unknown>, key: string, pointer: string, fits: (entry: unknown) => boolean): void => {
+    const list = owner[key];
+    if (!Array.isArray(list) || list.length === 0) return;
+    const index = Math.max(0, list.findIndex((entry) => !fits(entry)));
+    owner[key] = [list[index]];
+    indexes.unshift([pointer, index]);
+  };
+  keepOne(copy, 'tools', '/tools', (tool) => toolValidator.Check(tool));
+  keepOne(copy, 'messages', '/messages', (message) => messageValidator.Check(message));
+  const [message] = Array.isArray(copy['messages']) ? (copy['messages'] as unknown[]) : [];
+  if (typeof message === 'object' && message !== null) {
+    const messageCopy = { ...message } as Record<string, unknown>;
+    keepOne(messageCopy, 'content', '/messages/0/content', (part) => partValidator.Check(part));
+    copy['messages'] = [messageCopy];
+  }
+  return { copy, indexes };
 }
 
 function depth(path: string): number {

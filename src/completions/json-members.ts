@@ -27,8 +27,9 @@ const CLOSE_BRACKET = 0x5d;
 
 /** An object or array that the scan is in. */
 interface Open {
-  /** Keys seen; undefined in an array. */
-  keys: string[] | undefined;
+  /** Keys seen; undefined in an array. A set, since an object may have a hundred thousand. */
+  keys: Set<string> | undefined;
+  lastKey: string;
   /** Of an array: the element that the scan is at. */
   index: number;
 }
@@ -58,8 +59,9 @@ export function scanJsonObject(json: Buffer, depthMax: number): JsonScan {
         const container = open.at(-1);
         if (inKey && container?.keys) {
           const key = keyText(json, at, end);
-          if (container.keys.includes(key)) scan.duplicate ??= pathOf(open, key);
-          container.keys.push(key);
+          if (container.keys.has(key)) scan.duplicate ??= pathOf(open, key);
+          container.keys.add(key);
+          container.lastKey = key;
           if (open.length === 1) member = { key, start: at, end };
         }
         at = end - 1;
@@ -68,7 +70,7 @@ export function scanJsonObject(json: Buffer, depthMax: number): JsonScan {
       case OPEN_BRACE:
       case OPEN_BRACKET:
         inKey = json[at] === OPEN_BRACE;
-        open.push({ keys: inKey ? [] : undefined, index: 0 });
+        open.push({ keys: inKey ? new Set() : undefined, lastKey: '', index: 0 });
         scan.depth = Math.max(scan.depth, open.length);
         if (scan.depth > depthMax) return scan;
         break;
@@ -129,7 +131,7 @@ function keyText(json: Buffer, start: number, end: number): string {
 /** `messages[0].role`, from the containers that the scan is in. */
 function pathOf(open: readonly Open[], key: string): string {
   let path = '';
-  for (const { keys, index } of open.slice(0, -1)) path += keys ? `${path === '' ? '' : '.'}${keys.at(-1)}` : `[${index}]`;
+  for (const { keys, lastKey, index } of open.slice(0, -1)) path += keys ? `${path === '' ? '' : '.'}${lastKey}` : `[${index}]`;
   return path === '' ? key : `${path}.${key}`;
 }
 

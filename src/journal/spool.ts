@@ -93,7 +93,8 @@ export class Spool {
         const replicaId = NAME.exec(name)?.[1];
         if (replicaId === undefined) continue;
         const own = replicaId === this.replicaId;
-        if (own || (await this.isDead(replicaId))) await this.#replayFile(join(this.dir, name), own, commit);
+        if (own) await this.#replayFile(join(this.dir, name), true, commit);
+        else if (await this.isDead(replicaId)) await this.#replayFile(join(this.dir, name), false, commit).catch(unlessGone);
       }
     } while (this.#replayAgain);
   }
@@ -140,6 +141,11 @@ export class Spool {
     this.#writing = done.catch(() => undefined); // reported to the replay
     return done;
   }
+}
+
+/** Another replica was replaying the same dead one's file, and was faster. */
+function unlessGone(error: unknown): void {
+  if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
 }
 
 function parseLine(line: string): SpooledOutcome | undefined {
