@@ -85,13 +85,13 @@ describe('parseEnv', () => {
     expect(faultsOf({ ...ALL, PATH: '/bin', HOME: '/root', XAIO: 'x', VAULT_SECRET: 'x', MY_XAI_KEY: 'x' })).toEqual([]);
   });
 
-  it.each(['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'REDIS_URL', 'TRUSTED_PROXIES', 'EGRESS_ALLOW', 'AUDIT_SIGNING_KEY_FILE', 'NOVIX_KEY_FILE'])('refuses %s rather than ignore it, as long as it does nothing', (name) => {
+  it.each(['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'REDIS_URL', 'TRUSTED_PROXIES', 'EGRESS_ALLOW'])('refuses %s rather than ignore it, as long as it does nothing', (name) => {
     expect(faultsOf({ ...ALL, [name]: 'x' })).toEqual([expect.stringMatching(new RegExp(`^${name}: `))]);
   });
 
   it('shows no secret in any fault', () => {
     const secret = 's3cret-v4lue';
-    const names = ['XAI_API_KEY', 'DATABASE_URL', 'PORT', 'HOST', 'XAI_API_ENDPOINT', 'AUTH_JWKS_URI', 'XAI_TEMPERATURE', 'LOG_LEVEL', 'AI_PROVIDER', 'REDIS_URL', 'XAI_KEY', 'TLS_KEY', 'XAI_CLIENT_KEY', 'AUTH_ALGORITHMS', 'NODE_ENV'];
+    const names = ['XAI_API_KEY', 'DATABASE_URL', 'PORT', 'HOST', 'XAI_API_ENDPOINT', 'AUTH_JWKS_URI', 'XAI_TEMPERATURE', 'LOG_LEVEL', 'AI_PROVIDER', 'REDIS_URL', 'XAI_KEY', 'TLS_KEY', 'XAI_CLIENT_KEY', 'NODE_ENV'];
     for (const name of names) for (const value of [secret, `enc:${secret}`, `https://user:${secret}@x/`]) {
       expect(faultsOf({ ...PRODUCTION, [name]: value }).join('\n')).not.toContain(secret);
     }

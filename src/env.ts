@@ -113,7 +113,7 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>): 
   const apiKey = text('XAI_API_KEY');
   if (apiKey?.startsWith('enc:')) faults.push('XAI_API_KEY: sealed values (enc:) cannot be opened by this release yet; give the plain key from your secret store');
   const endpoint = text('XAI_API_ENDPOINT') ?? XAI_ENDPOINT_DEFAULT;
-  const endpointFault = originFault(endpoint);
+  const endpointFault = originFault(endpoint) ?? (/[?#]/.test(endpoint) ? 'expected no query and no fragment' : undefined);
   if (endpointFault !== undefined) faults.push(`XAI_API_ENDPOINT: ${endpointFault}`);
   const clientCertFile = text('XAI_CLIENT_CERT');
   const clientKeyFile = text('XAI_CLIENT_KEY');
@@ -190,7 +190,7 @@ export function isLoopback(host: string): boolean {
 function unsafeCombinations(env: Env, source: Readonly<Record<string, string | undefined>>): string[] {
   const faults: string[] = [];
   const parts = sandboxParts(env);
-  if (parts.provider && source['XAI_API_ENDPOINT']) {
+  if (parts.provider && (source['XAI_API_ENDPOINT'] ?? '').trim() !== '') {
     faults.push('XAI_API_KEY: missing; XAI_API_ENDPOINT without a key neither reaches the provider nor means the emulator. Set the key, or unset the endpoint');
   }
   if (env.production) {

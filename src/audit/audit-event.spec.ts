@@ -52,7 +52,7 @@ describe('auditEventText', () => {
     fc.assert(fc.property(text, text, text, (one, two, three) => {
       const written = event({ requestId: one, ip: two, operation: three, actor: { tenant: one, subject: two, tokenId: three, issuer: one, clientId: two }, details: { three, [`k${one}`]: two } });
       expect(written).toMatchObject({ metadata: { correlation_uid: one, tenant_uid: one }, actor: { user: { uid: two }, session: { uid: three, issuer: one }, app_uid: two }, api: { operation: three, request: { uid: one } }, src_endpoint: { ip: two } });
-      expect(written.unmapped.novix).toMatchObject({ three, [`k${one}`]: two });
+      expect(Object.entries(written.unmapped.novix)).toEqual(expect.arrayContaining([['three', three], [`k${one}`, two]]));
     }), { numRuns: 500 });
   });
 

@@ -53,7 +53,7 @@ export function auditEventText(facts: AuditEventFacts): string {
   const activityId = ACTIVITIES[facts.activity];
   const failed = facts.errorCode !== undefined;
   const { actor } = facts;
-  return JSON.stringify({
+  return recordable({
     class_uid: 6003,
     category_uid: 6,
     activity_id: activityId,
@@ -74,8 +74,16 @@ export function auditEventText(facts: AuditEventFacts): string {
       response: facts.httpStatus === undefined ? undefined : { code: facts.httpStatus, error: facts.errorCode },
     },
     src_endpoint: { ip: facts.ip },
-    unmapped: { novix: { phase: facts.phase, ...facts.details } },
+    unmapped: { novix: { ...facts.details, phase: facts.phase } },
   });
+}
+
+/** Whatever a caller sent, it must not be able to keep its own record out: PostgreSQL takes neither NUL nor half a character. */
+function recordable(event: object): string {
+  const text = JSON.stringify(event);
+  if (!text.includes('\\ud') && !text.includes('\\u0000')) return text;
+  // JSON escapes these two as \u…, and nothing else that begins so; any other escape is stepped over whole.
+  return text.replace(/\\(?:u0000|ud[89a-f][0-9a-f]{2}|.)/g, (escape) => (escape.length > 2 ? '\ufffd' : escape));
 }
 
 export function actorOf(principal: Principal | undefined): AuditActor {

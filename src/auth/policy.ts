@@ -98,7 +98,7 @@ function compileCondition(ruleId: string, { attr, op, value }: RuleCondition): (
     }
     case 'time_between': {
       const [from, to, zone] = list ?? [];
-      if (!isClock(from) || !isClock(to) || typeof zone !== 'string' || !isZone(zone)) throw misfit('["08:00", "18:00", "Europe/Berlin"]');
+      if (list?.length !== 3 || !isClock(from) || !isClock(to) || typeof zone !== 'string' || !isZone(zone)) throw misfit('["08:00", "18:00", "Europe/Berlin"]');
       return compileTimeWindow(from, to, zone);
     }
   }
@@ -107,7 +107,7 @@ function compileCondition(ruleId: string, { attr, op, value }: RuleCondition): (
 /** A mistyped attribute counts as missing. A list of the principal's (roles, say) holds a value when one of its members does. */
 function known(sample: unknown, test: (actual: unknown) => boolean): (actual: unknown) => Truth {
   return (actual) => {
-    if (Array.isArray(actual)) return test(actual);
+    if (Array.isArray(actual)) return actual.every((member) => typeof member === typeof sample) ? test(actual) : undefined;
     return typeof actual === typeof sample ? test(actual) : undefined;
   };
 }
@@ -126,20 +126,23 @@ function compare(op: Comparison, actual: number, limit: number): boolean {
 function compileNetworks(values: readonly unknown[], misfit: () => Error): BlockList {
   const networks = new BlockList();
   for (const value of values) {
-    const [address, bits] = typeof value === 'string' ? value.split('/') : [];
-    const family = isIP(address ?? '');
+    const [, address = '', bits] = (typeof value === 'string' && /^([^/]+)(?:\/(\d{1,3}))?$/.exec(value)) || [];
+    const family = isIP(address);
     const prefix = bits === undefined ? (family === 4 ? 32 : 128) : Number(bits);
-    if (family === 0 || !Number.isInteger(prefix) || prefix < 0 || prefix > (family === 4 ? 32 : 128)) throw misfit();
-    networks.addSubnet(address!, prefix, family === 4 ? 'ipv4' : 'ipv6');
+    if (family === 0 || prefix > (family === 4 ? 32 : 128)) throw misfit();
+    networks.addSubnet(address, prefix, family === 4 ? 'ipv4' : 'ipv6');
   }
   return networks;
 }
+
+/** What a JavaScript date can hold. */
+const DATE_MS_MAX = 8.64e15;
 
 /** `env.time` is epoch milliseconds; a window may run past midnight. */
 function compileTimeWindow(from: string, to: string, zone: string): (actual: unknown) => Truth {
   const format = new Intl.DateTimeFormat('en-GB', { timeZone: zone, hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
   return (actual) => {
-    if (typeof actual !== 'number') return undefined;
+    if (typeof actual !== 'number' || Math.abs(actual) > DATE_MS_MAX) return undefined;
     const time = format.format(actual);
     return from <= to ? time >= from && time < to : time >= from || time < to;
   };

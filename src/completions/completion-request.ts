@@ -8,6 +8,7 @@ import { oneOf } from '../shared/one-of.ts';
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Optional(Type.Union([schema, Type.Null()]));
 
 const Anything = (description: string) => Type.Optional(Type.Unsafe<unknown>({ description }));
+const TOOLS_MAX = 350;
 /** The provider knows more fields than the gateway, and will know more still. */
 const OPEN = { additionalProperties: true };
 
@@ -42,7 +43,7 @@ export const CompletionRequestSchema = Type.Object({
   presence_penalty: Nullable(Type.Number({ minimum: -2, maximum: 2 })),
   reasoning_effort: Nullable(Type.String()),
   response_format: Nullable(Type.Object({ type: Type.String(), json_schema: Anything('{name, schema, strict} of type json_schema') }, OPEN)),
-  tools: Nullable(Type.Array(Tool, { maxItems: 350 })),
+  tools: Nullable(Type.Array(Tool, { maxItems: TOOLS_MAX })),
   tool_choice: Anything('none, auto, required, or {type, function: {name}}'),
   parallel_tool_calls: Nullable(Type.Boolean()),
   service_tier: Nullable(Type.String()),
@@ -101,7 +102,7 @@ function invalid(value: object): GatewayError {
   // Of a union's faults the deepest says most: it is the one about the branch that nearly fitted.
   const faults = [...validator.Errors(copy)];
   const fault = faults.reduce<(typeof faults)[number] | undefined>((deepest, one) => (deepest === undefined || depth(one.instancePath) > depth(deepest.instancePath) ? one : deepest), undefined);
-  if (fault === undefined) return new GatewayError('invalid_request', { publicMessage: 'A list of the request has more entries than it may have.' });
+  if (fault === undefined) return new GatewayError('invalid_request', { publicMessage: `tools has more than the ${TOOLS_MAX} entries that it may have.`, param: 'tools' });
   const missing = fault.keyword === 'required' ? (fault.params as { requiredProperties?: string[] }).requiredProperties?.[0] : undefined;
   const pointer = missing === undefined ? fault.instancePath : `${fault.instancePath}/${missing}`;
   const param = paramName(indexes.reduce((path, [prefix, index]) => path.replace(`${prefix}/0`, `${prefix}/${index}`), pointer));
@@ -141,5 +142,5 @@ function paramName(pointer: string): string {
 }
 
 function shown(key: string): string {
-  return key.replace(/\p{Cc}/gu, ' ').slice(0, 200);
+  return key.replace(/\p{Cc}/gu, ' ').slice(0, 200).toWellFormed();
 }

@@ -68,7 +68,7 @@ export class Spool {
   async #append(outcome: SpooledOutcome): Promise<void> {
     this.#file ??= await this.#create();
     try {
-      await this.#file.appendFile(`${this.#torn ? '\n' : ''}${JSON.stringify(outcome)}\n`); // all of it, unlike write
+      await writeAll(this.#file, Buffer.from(`${this.#torn ? '\n' : ''}${JSON.stringify(outcome)}\n`));
       await this.#file.datasync();
       this.#torn = false;
     } catch (error) {
@@ -146,6 +146,11 @@ export class Spool {
 /** Another replica was replaying the same dead one's file, and was faster. */
 function unlessGone(error: unknown): void {
   if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+}
+
+/** A disk that is nearly full takes what fits, and says so only in the count. */
+async function writeAll(file: FileHandle, bytes: Buffer): Promise<void> {
+  for (let at = 0; at < bytes.length; ) at += (await file.write(bytes.subarray(at))).bytesWritten;
 }
 
 function parseLine(line: string): SpooledOutcome | undefined {

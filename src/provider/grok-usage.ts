@@ -17,13 +17,16 @@ export function readChatUsage(usage: unknown): ProviderUsage | undefined {
   if (inputTokens === undefined || outputTokens === undefined || cachedInputTokens === undefined || reasoningTokens === undefined) return undefined;
   if (cachedInputTokens > inputTokens) return undefined;
   const cost = usage['cost_in_usd_ticks'];
-  const costTokens = cost === undefined || cost === null ? undefined : count(cost);
+  const costTokens = cost === undefined || cost === null ? undefined : count(cost, Number.MAX_SAFE_INTEGER);
   if (costTokens === undefined && cost !== undefined && cost !== null) return undefined;
   return { inputTokens, cachedInputTokens, outputTokens, reasoningTokens, costTicks: costTokens === undefined ? undefined : BigInt(costTokens) };
 }
 
-function count(value: unknown): number | undefined {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : undefined;
+/** More tokens than any context holds; also keeps every price within what the ledger's numbers can. */
+const TOKENS_MAX = 1_000_000_000;
+
+function count(value: unknown, max = TOKENS_MAX): number | undefined {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 && value <= max ? value : undefined;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {
