@@ -112,6 +112,7 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>): 
   if (aiProvider !== undefined && aiProvider !== 'xai') faults.push('AI_PROVIDER: only "xai" is supported');
   const apiKey = text('XAI_API_KEY');
   if (apiKey?.startsWith('enc:')) faults.push('XAI_API_KEY: sealed values (enc:) cannot be opened by this release yet; give the plain key from your secret store');
+  for (const name of ['XAI_API_KEY', 'XAI_API_VERSION']) if (!/^[\x21-\x7e]*$/.test(text(name) ?? '')) faults.push(`${name}: goes into a header; expected visible ASCII characters without spaces`);
   const endpoint = text('XAI_API_ENDPOINT') ?? XAI_ENDPOINT_DEFAULT;
   const endpointFault = originFault(endpoint) ?? (/[?#]/.test(endpoint) ? 'expected no query and no fragment' : undefined);
   if (endpointFault !== undefined) faults.push(`XAI_API_ENDPOINT: ${endpointFault}`);
@@ -215,7 +216,7 @@ function parseIdentity(text: (name: string) => string | undefined, faults: strin
   const jwksFile = text('AUTH_JWKS_FILE');
   const algorithms = (text('AUTH_ALGORITHMS') ?? 'ES256,PS256,RS256,EdDSA').split(',').map((name) => name.trim());
   const refused = algorithms.filter((name) => !ALGORITHMS.includes(name));
-  if (refused.length > 0) faults.push(`AUTH_ALGORITHMS: ${refused.join(', ')} not allowed; use some of ${ALGORITHMS.join(', ')}`);
+  if (refused.length > 0) faults.push(`AUTH_ALGORITHMS: not all of them are allowed; use some of ${ALGORITHMS.join(', ')}`);
   if (issuer === undefined && audience === undefined && jwksUri === undefined && jwksFile === undefined) return undefined;
   if (issuer === undefined) faults.push('AUTH_ISSUER: missing, though other AUTH_ settings are given');
   if (audience === undefined) faults.push('AUTH_AUDIENCE: missing, though other AUTH_ settings are given');

@@ -38,7 +38,7 @@ describe('operators', () => {
   });
 
   it.each<[When[number]['op'], Value]>([
-    ['eq', undefined], ['eq', ['a']], ['ne', ['a']], ['in', 'a'], ['in', undefined], ['not_in', 'a'], ['lt', '5'], ['gte', undefined], ['gt', [5]], ['exists', 'yes'], ['exists', undefined], ['prefix', ''], ['prefix', 5], ['prefix', undefined],
+    ['eq', undefined], ['eq', ['a']], ['ne', ['a']], ['in', 'a'], ['in', undefined], ['in', [1, 'a']], ['not_in', ['a', true]], ['not_in', 'a'], ['lt', '5'], ['gte', undefined], ['gt', [5]], ['exists', 'yes'], ['exists', undefined], ['prefix', ''], ['prefix', 5], ['prefix', undefined],
     ['cidr', undefined], ['cidr', 'localhost'], ['cidr', '10.0.0.0/33'], ['cidr', '10.0.0.0/-1'], ['cidr', '10.0.0.0/'], ['cidr', '10.0.0.0/ 8'], ['cidr', '10.0.0.0/8/9'], ['cidr', '10.0.0.0/0x8'], ['cidr', '10.0.0.0/1e1'], ['cidr', '10.0.0/8'],
     ['cidr', '::/129'], ['cidr', ['10.0.0.0/8', 'x']], ['cidr', 7],
     ['time_between', ['08:00', '18:00']], ['time_between', ['8:00', '18:00', 'UTC']], ['time_between', ['08:00', '24:00', 'UTC']], ['time_between', ['08:00', '18:00', 'Mars/Olympus']], ['time_between', '08:00-18:00'],

@@ -81,7 +81,7 @@ function compileCondition(ruleId: string, { attr, op, value }: RuleCondition): (
     }
     case 'in':
     case 'not_in': {
-      if (!list) throw misfit('a list');
+      if (!list || list.some((member) => typeof member !== typeof list[0])) throw misfit('a list of one type');
       return known(list[0], (actual) => holds(actual, list) === (op === 'in'));
     }
     case 'lt': case 'lte': case 'gt': case 'gte': {

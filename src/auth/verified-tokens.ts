@@ -22,8 +22,9 @@ export class VerifiedTokens {
   }
 
   remember(token: string, principal: Principal): void {
-    if (this.#principals.size >= this.entriesMax) this.#principals.delete(this.#principals.keys().next().value!);
-    this.#principals.set(digest(token), principal);
+    const key = digest(token);
+    if (this.#principals.size >= this.entriesMax && !this.#principals.has(key)) this.#principals.delete(this.#principals.keys().next().value!);
+    this.#principals.set(key, principal);
   }
 
   /** A tenant changed (its tier, say): its tokens are read afresh. */

@@ -52,10 +52,42 @@ describe('parseCompletionRequest', () => {
     expect(() => parse(body)).toThrow(refusal(param));
   });
 
+  // V8 13.6 compares an escaped key's raw bytes with the key it expects from an object that it read before: then "tools" would be hidden from us, not from the provider.
+  it.each<[string, string]>([['tools', '"\\u0074ools":[{"type":"web_search"}]'], ['n', '"\\u006e":100'], ['service_tier', '"service\\u005ftier":"priority"'], ['x.type', '"x":{"\\u0074ype":1}'], ['x', '"\\u0078":1'], ['max_tokens', '"max\\u005Ftokens":1'], ['a1', '"a\\u0031":1']])(
+    'refuses a key that spells plain letters with escapes: %s', (_, member) => {
+      expect(() => parse(`{${member},"messages":[{"role":"user","content":"Hi"}]}`)).toThrow(expect.objectContaining({ code: 'invalid_request' }));
+    });
+
+  it('never hides a key, whatever it has read before', () => {
+    const rest = '"messages":[{"role":"user","content":"Hi"}]}';
+    for (const planted of ['\\\\u007', '\\\\u00']) expect(() => parse(`{"p":1,"${planted}":1,${rest}`)).not.toThrow();
+    for (const spelled of ['\\u0074ools', 't\\u006fols', 'tools']) {
+      let tools: unknown = 'refused';
+      try {
+        tools = parse(`{"p":1,"${spelled}":[],${rest}`).request.tools;
+      } catch {
+        // to refuse is as good
+      }
+      expect([[], 'refused']).toContainEqual(tools);
+    }
+  });
+
+  it('takes escapes that clients do write, in keys as in text', () => {
+    const body = '{"x":{"gr\\u00f6\\u00dfe":1,"a\\"b":2,"c\\\\u0041":3,"\\n":4},"messages":[{"role":"user","content":"\\u0041\\u00fc"}]}';
+    expect(parse(body).request.messages[0]?.content).toBe('Aü');
+  });
+
   it('refuses what is nested deeper than any tool or schema', () => {
     const nested = (levels: number): string => `{"messages":[{"role":"user","content":"Hi"}],"x":${'['.repeat(levels)}${']'.repeat(levels)}}`;
     expect(() => parse(nested(100))).not.toThrow();
     for (const levels of [129, 10_000, 1_000_000]) expect(() => parse(nested(levels))).toThrow(refusal());
+  });
+
+  it.each(['messages', 'stop', 'tools'])('refuses a long wrong list of %s as fast as it takes a right one, since it holds the whole process up', (name) => {
+    const body = Buffer.from(JSON.stringify({ messages: MESSAGES, [name]: Array(1_000_000).fill(1) }));
+    const startedMs = performance.now();
+    expect(() => parseCompletionRequest(body)).toThrow(expect.objectContaining({ code: 'invalid_request' }));
+    expect(performance.now() - startedMs).toBeLessThan(700);
   });
 
   it('shows no control characters of a field’s name, and none of its length', () => {

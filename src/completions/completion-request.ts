@@ -72,12 +72,13 @@ export interface ParsedRequest {
  * @throws {GatewayError} `invalid_request`, naming the field at fault
  */
 export function parseCompletionRequest(body: Buffer): ParsedRequest {
-  const { members, depth, duplicate } = scanJsonObject(body, DEPTH_MAX);
+  const { members, depth, duplicate, disguised } = scanJsonObject(body, DEPTH_MAX);
   // Before anything recurses into it: a million brackets would hold the process up for half a second.
   if (depth > DEPTH_MAX) throw new GatewayError('invalid_request', { publicMessage: `The body is nested more than ${DEPTH_MAX} levels deep.` });
   const value = parseJsonObject(body);
   // Two readers of the same text must not see two requests: we would check the one, and the provider might answer the other.
   if (duplicate !== undefined) throw new GatewayError('invalid_request', { publicMessage: `The field ${shown(duplicate)} is given twice.`, param: shown(duplicate) });
+  if (disguised !== undefined) throw new GatewayError('invalid_request', { publicMessage: `The field ${shown(disguised)} spells plain letters by escapes. Write them as they are.`, param: shown(disguised) });
   if (!validator.Check(value)) throw invalid(value);
   return { body, members, request: value as CompletionRequest };
 }
@@ -102,7 +103,10 @@ function invalid(value: object): GatewayError {
   // Of a union's faults the deepest says most: it is the one about the branch that nearly fitted.
   const faults = [...validator.Errors(copy)];
   const fault = faults.reduce<(typeof faults)[number] | undefined>((deepest, one) => (deepest === undefined || depth(one.instancePath) > depth(deepest.instancePath) ? one : deepest), undefined);
-  if (fault === undefined) return new GatewayError('invalid_request', { publicMessage: `tools has more than the ${TOOLS_MAX} entries that it may have.`, param: 'tools' });
+  if (fault === undefined) {
+    const param = Array.isArray((value as { tools?: unknown }).tools) && ((value as { tools: unknown[] }).tools.length > TOOLS_MAX) ? 'tools' : 'stop';
+    return new GatewayError('invalid_request', { publicMessage: `${param} has more entries than it may have.`, param });
+  }
   const missing = fault.keyword === 'required' ? (fault.params as { requiredProperties?: string[] }).requiredProperties?.[0] : undefined;
   const pointer = missing === undefined ? fault.instancePath : `${fault.instancePath}/${missing}`;
   const param = paramName(indexes.reduce((path, [prefix, index]) => path.replace(`${prefix}/0`, `${prefix}/${index}`), pointer));
@@ -121,6 +125,7 @@ function withOneOfEach(value: Record<string, unknown>): { copy: Record<string, u
     owner[key] = [list[index]];
     indexes.unshift([pointer, index]);
   };
+  keepOne(copy, 'stop', '/stop', (text) => typeof text === 'string');
   keepOne(copy, 'tools', '/tools', (tool) => toolValidator.Check(tool));
   keepOne(copy, 'messages', '/messages', (message) => messageValidator.Check(message));
   const [message] = Array.isArray(copy['messages']) ? (copy['messages'] as unknown[]) : [];

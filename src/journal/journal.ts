@@ -16,8 +16,9 @@ export interface JournalLimits {
   refusalsMax: number;
   /** How long a commit waits for company while operations keep coming. An idle journal commits at once. */
   gatherMs: number;
-  /** How long an operation may take before its caller is told that it did not happen. */
+  /** How long an admission waits while the database gives no sign of life. While it answers others, the admission is only late. */
   admissionTimeoutMs: number;
+  /** How long an operation waits at most before its caller is told that it did not happen. */
   outcomeTimeoutMs: number;
   attemptsMax: number;
 }
@@ -41,7 +42,9 @@ interface Waiting {
   reject: (error: Error) => void;
   /** True from when the caller was told that the operation did not happen. */
   givenUp: boolean;
-  timer: NodeJS.Timeout;
+  timer: NodeJS.Timeout | undefined;
+  /** Monotonic time at which it came. */
+  sinceMs: number;
   attempts: number;
 }
 
@@ -65,6 +68,7 @@ export class Journal {
   #flushing = false;
   #scheduled = false;
   #lastFlushStartedMs = 0;
+  #lastAnswerMs = 0;
   #closing = false;
   #idle: (() => void) | undefined;
 
@@ -105,11 +109,8 @@ export class Journal {
       return Promise.reject(unavailable());
     }
     return new Promise((resolve, reject) => {
-      const timeoutMs = operation.lane === 'admission' ? this.limits.admissionTimeoutMs : this.limits.outcomeTimeoutMs;
-      const waiting: Waiting = {
-        operation, resolve, reject, givenUp: false, attempts: 0,
-        timer: setTimeout(() => this.#giveUp(waiting, unavailable()), timeoutMs),
-      };
+      const waiting: Waiting = { operation, resolve, reject, givenUp: false, attempts: 0, sinceMs: performance.now(), timer: undefined };
+      this.#watch(waiting, operation.lane === 'admission' ? this.limits.admissionTimeoutMs : this.limits.outcomeTimeoutMs);
       queue.push(waiting);
       this.#schedule();
     });
@@ -247,8 +248,10 @@ export class Journal {
   }
 
   #conclude(batch: Batch, verdicts: readonly Verdict[]): void {
+    this.#lastAnswerMs = performance.now();
     batch.waiting.forEach((waiting, index) => {
       clearTimeout(waiting.timer);
+      waiting.timer = undefined;
       const verdict = verdicts[index]!;
       if (!waiting.givenUp) waiting.resolve(verdict);
       else if (verdict === 0) waiting.operation.onCommittedAfterGivingUp?.();
@@ -264,6 +267,21 @@ export class Journal {
       if (verdicts === undefined) this.#requeue(batch.waiting);
       else this.#conclude(batch, verdicts);
     }
+  }
+
+  #watch(waiting: Waiting, ms: number): void {
+    // The check comes after this turn's input: where the whole process stood still, the answer may be lying there.
+    waiting.timer = setTimeout(() => setImmediate(() => this.#giveUpOrWait(waiting)), ms);
+  }
+
+  #giveUpOrWait(waiting: Waiting): void {
+    if (waiting.timer === undefined) return; // answered meanwhile
+    const nowMs = performance.now();
+    const leftMs = waiting.operation.lane === 'admission'
+      ? Math.min(this.#lastAnswerMs + this.limits.admissionTimeoutMs, waiting.sinceMs + this.limits.outcomeTimeoutMs) - nowMs
+      : 0;
+    if (leftMs > 0) this.#watch(waiting, leftMs);
+    else this.#giveUp(waiting, unavailable());
   }
 
   #giveUp(waiting: Waiting, error: GatewayError): void {

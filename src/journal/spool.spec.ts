@@ -1,29 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals';
-import type { FileHandle } from 'node:fs/promises';
 import * as fs from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { GatewayError } from '../shared/gateway-error.ts';
-import type { SpooledOutcome } from './spool.ts';
-
-/** What stands between the spool and the disk, so that a write can be as short as a full disk makes it. */
-let nextWrite: ((handle: FileHandle, text: string) => Promise<number>) | undefined;
-jest.unstable_mockModule('node:fs/promises', () => ({
-  ...fs,
-  open: async (...args: Parameters<typeof fs.open>) => {
-    const handle = await fs.open(...args);
-    const write = handle.write.bind(handle) as (text: string) => Promise<{ bytesWritten: number; buffer: string }>;
-    return Object.assign(handle, {
-      write: async (text: string) => {
-        const fake = nextWrite;
-        nextWrite = undefined;
-        return fake ? { bytesWritten: await fake(handle, text), buffer: text } : write(text);
-      },
-    });
-  },
-}));
-const { Spool } = await import('./spool.ts');
+import { Spool, type SpooledOutcome } from './spool.ts';
 
 const OWN = '01890000-0000-7000-8000-000000000001';
 const DEAD = '01890000-0000-7000-8000-00000000000d';
@@ -33,11 +14,25 @@ const idOf = ({ entries }: SpooledOutcome): string => (JSON.parse(entries.audit_
 const logger = pino({ level: 'silent' });
 
 let dir: string;
-let spool: InstanceType<typeof Spool>;
+let spool: Spool;
 const path = (replicaId: string): string => join(dir, `outcomes-${replicaId}.jsonl`);
 const files = async (): Promise<string[]> => (await fs.readdir(dir)).sort();
 const leave = (replicaId: string, text: string): Promise<void> => fs.writeFile(path(replicaId), text);
 const lines = (...ids: string[]): string => ids.map((id) => `${JSON.stringify(outcome(id))}\n`).join('');
+
+/** Lets the next write to a file do only its first bytes, as a full or broken disk does: with an error, or without one. */
+async function shortenNextWrite(bytesWritten: number, error?: Error): Promise<void> {
+  const handle = await fs.open(join(dir, 'probe'), 'w');
+  await handle.close();
+  await fs.rm(join(dir, 'probe'));
+  const write = jest.spyOn(Object.getPrototypeOf(handle) as { write: (buffer: Buffer, offset: number, length: number) => Promise<{ bytesWritten: number; buffer: Buffer }> }, 'write');
+  write.mockImplementationOnce(async function (this: fs.FileHandle, buffer: Buffer, offset = 0) {
+    write.mockRestore();
+    const done = await this.write(buffer, offset, bytesWritten);
+    if (error) throw error;
+    return done;
+  });
+}
 
 /** Replays, and returns the ids of what was committed, in order. */
 async function replayed(by: (one: SpooledOutcome) => Promise<void> | void = () => {}): Promise<string[]> {
@@ -52,11 +47,11 @@ async function replayed(by: (one: SpooledOutcome) => Promise<void> | void = () =
 
 beforeEach(async () => {
   dir = await fs.mkdtemp(join(tmpdir(), 'novix-spool-'));
-  nextWrite = undefined;
   spool = new Spool(dir, OWN, async (replicaId) => replicaId === DEAD, logger);
   await spool.open();
 });
 afterEach(async () => {
+  jest.restoreAllMocks();
   await spool.close();
   await fs.rm(dir, { recursive: true, force: true });
 });
@@ -65,7 +60,10 @@ describe('Spool', () => {
   it('replays what it was given, whole and in order, and then holds nothing', async () => {
     for (const id of ['1', '2', '3']) await spool.append(outcome(id));
     const seen: SpooledOutcome[] = [];
-    await spool.replay(async (one) => seen.push(one) * 0);
+    await spool.replay(async (one) => {
+      seen.push(one);
+      return 0;
+    });
     expect(seen).toEqual(['1', '2', '3'].map(outcome));
     expect(await files()).toEqual([]);
     expect(await replayed()).toEqual([]);
@@ -132,27 +130,21 @@ describe('Spool', () => {
 describe('Spool after a write that failed', () => {
   it('does not lose the next outcome to half a line', async () => {
     await spool.append(outcome('1'));
-    nextWrite = async (handle, text) => {
-      await handle.appendFile(text.slice(0, 20));
-      throw new Error('ENOSPC');
-    };
+    await shortenNextWrite(20, new Error('ENOSPC'));
     await expect(spool.append(outcome('2'))).rejects.toThrow('ENOSPC');
     await spool.append(outcome('3'));
     expect(await replayed()).toEqual(['1', '3']);
     expect(await files()).toEqual([]);
   });
 
-  it('acknowledges no outcome that was only half written', async () => {
-    nextWrite = async (handle, text) => {
-      await handle.appendFile(text.slice(0, 20));
-      return 20; // as the system does when the disk becomes full: no error yet
-    };
+  it('acknowledges no outcome of which only the first bytes were written', async () => {
+    await shortenNextWrite(20); // as the system does when the disk becomes full: no error yet
     const acknowledged = await spool.append(outcome('1')).then(() => true, () => false);
     expect((await replayed()).includes('1')).toBe(acknowledged);
   });
 
   it('tells the caller of the one that failed, and takes the next', async () => {
-    nextWrite = async () => Promise.reject(new Error('EIO'));
+    await shortenNextWrite(0, new Error('EIO'));
     const [first, second] = [spool.append(outcome('1')), spool.append(outcome('2'))];
     await expect(first).rejects.toThrow('EIO');
     await expect(second).resolves.toBeUndefined();

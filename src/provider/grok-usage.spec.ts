@@ -1,4 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
+import { loadCatalogue } from '../catalogue/catalogue.ts';
+import { computeCostTicks } from '../catalogue/token-price.ts';
+import { TICKS_MAX } from '../shared/usd-ticks.ts';
 import { readChatUsage } from './grok-usage.ts';
 
 const RECORDED = {
@@ -48,6 +51,14 @@ describe('readChatUsage', () => {
 
   it('trusts nothing where more is cached than was sent', () => {
     expect(readChatUsage({ ...RECORDED, prompt_tokens_details: { cached_tokens: 601 } })).toBeUndefined();
+  });
+
+  it('trusts no counts so large that the database could not hold their price', () => {
+    const price = loadCatalogue().resolve('grok-4.7')!.model.price!;
+    for (let exponent = 6; exponent <= 15; exponent += 1) {
+      const usage = readChatUsage({ prompt_tokens: 10 ** exponent, completion_tokens: 10 ** exponent, completion_tokens_details: { reasoning_tokens: 10 ** exponent } });
+      expect(usage ? computeCostTicks(usage, price, true) : 0n).toBeLessThanOrEqual(TICKS_MAX);
+    }
   });
 
   it('finds no usage in what is no object', () => {

@@ -143,7 +143,7 @@ it('a plain answer whose outcome cannot be recorded is no success either', async
   const answer = complete(gateway.url, { token, script: { output_tokens: 10, first_token_ms: 600, reasoning_tokens: 0 } });
   await eventually(() => runningCalls(rig.emulator).length === 1);
   await killDatabase();
-  await expectError(await answer, 503, 'audit_unavailable');
+  expect(await expectError(await answer, 503, 'audit_unavailable')).toMatchObject({ type: 'api_error' });
   await startDatabase();
   await eventually(async () => (await spooled()).length === 0);
   await withDatabase((pool) => expectBooksClosed(pool));
