@@ -5,16 +5,16 @@ import type { DataSource } from 'typeorm';
 import { Commitments } from './audit/commitments.ts';
 import { Refusals } from './audit/refusals.ts';
 import { Sequencer } from './audit/sequencer.ts';
-import { DecisionPoint } from './auth/decision-point.ts';
-import { PoliciesFile, policyRevision } from './auth/policy.ts';
+import type { DecisionPoint } from './auth/decision-point.ts';
 import { TokenVerifier, type IdentitySettings } from './auth/token-verifier.ts';
 import { VerifiedTokens } from './auth/verified-tokens.ts';
-import { loadCatalogue, type Catalogue } from './catalogue/catalogue.ts';
-import { loadTiers, type Tiers } from './catalogue/tiers.ts';
+import type { Catalogue } from './catalogue/catalogue.ts';
+import type { Tiers } from './catalogue/tiers.ts';
 import { Admission } from './completions/admission.ts';
 import { CallMetrics } from './completions/call-metrics.ts';
 import { CompletionPipeline } from './completions/completion-pipeline.ts';
 import { OrphanSweeper } from './completions/orphan-sweeper.ts';
+import { checkConfigFiles } from './config-check.ts';
 import type { Env } from './env.ts';
 import { Health } from './health/health.ts';
 import { JournalMetrics } from './journal/journal-metrics.ts';
@@ -23,7 +23,6 @@ import { Spool } from './journal/spool.ts';
 import { GrokClient } from './provider/grok-client.ts';
 import { Targets } from './provider/targets.ts';
 import type { Clock } from './shared/clock.ts';
-import { readConfigFile } from './shared/config-files.ts';
 import { createDataSource, createPool } from './shared/database.ts';
 import { runMigrations } from './shared/migrations.ts';
 import { Replica } from './shared/replica.ts';
@@ -71,11 +70,7 @@ export interface GatewayParts {
  * @throws {Error} with one clear line when something is not as it must be
  */
 export async function openGatewayParts(settings: GatewaySettings, logger: Logger, clock: Clock): Promise<GatewayParts> {
-  const catalogue = loadCatalogue();
-  const tiers = loadTiers();
-  const policies = readConfigFile('policies.yaml', PoliciesFile);
-  const decisions = new DecisionPoint(policyRevision(policies), policies.policies);
-  if (!catalogue.resolve(settings.defaults.model)) throw new Error(`XAI_MODEL: config/models.yaml has no model ${settings.defaults.model}`);
+  const { catalogue, tiers, decisions } = checkConfigFiles(settings);
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
 

@@ -1,16 +1,14 @@
-import { anySandbox, EnvError, loadEnv, type SandboxParts } from './env.ts';
-import { startGateway, type Gateway } from './gateway.ts';
-import { completeSettings } from './gateway-parts.ts';
-import { createLogger } from './shared/logger.ts';
+import { anySandbox, loadEnv, type SandboxParts } from './env.ts';
+import type { Gateway } from './gateway.ts';
 import type { Sandbox } from './sandbox/sandbox.ts';
 
 const TOKEN_TTL_SECONDS = 12 * 3_600;
-const NODE_MAJOR_LEAST = 24;
 
 /** Starts the gateway, and says how to use it. Exit status 1 with one line per fault where the settings are not good. */
 export async function main(): Promise<void> {
-  assertNode();
   const { env, sandbox: parts } = await loadEnv();
+  // Loaded once the settings are known to be good: a start that is refused should not have to load all of it first.
+  const [{ startGateway }, { completeSettings }, { createLogger }] = await Promise.all([import('./gateway.ts'), import('./gateway-parts.ts'), import('./shared/logger.ts')]);
   const logger = createLogger(env.logLevel);
   const startedMs = performance.now();
   // Production never loads the sandbox's code.
@@ -65,16 +63,4 @@ async function sandboxBanner(gateway: Gateway, sandbox: Sandbox, parts: SandboxP
     '',
   );
   return `${lines.join('\n')}\n`;
-}
-
-/** On Linux x64 the packages bring the right Node; elsewhere it is the machine's own. */
-export function assertNode(): void {
-  const [major] = process.versions.node.split('.').map(Number);
-  if (major! < NODE_MAJOR_LEAST) throw new Error(`Node ${NODE_MAJOR_LEAST} or later is needed, and this is ${process.versions.node}; install it, or run on Linux x64, where npm ci brings it`);
-}
-
-/** One clear line per fault, no stack: whoever starts a gateway wants to know what to change. */
-export function reportFailure(error: unknown): void {
-  const lines = error instanceof EnvError ? error.faults : [(error as { message?: string }).message ?? String(error)];
-  for (const line of lines) process.stderr.write(`novix: ${line}\n`);
 }

@@ -1,5 +1,6 @@
+import type { BudgetWindow } from './budget-scope.ts';
 import { describe, expect, it } from '@jest/globals';
-import { Budget, budgetView, periodAt, type BudgetWindow } from './budget.ts';
+import { Budget, budgetView, periodAt } from './budget.ts';
 
 const at = (iso: string): number => Date.parse(iso);
 

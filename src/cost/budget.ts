@@ -1,9 +1,6 @@
 import { Column, CreateDateColumn, Entity, PrimaryColumn, UpdateDateColumn } from 'typeorm';
 import { formatUsd } from '../shared/usd-ticks.ts';
-
-export const BUDGET_WINDOWS = ['day', 'month', 'total'] as const;
-export type BudgetWindow = (typeof BUDGET_WINDOWS)[number];
-export const BUDGET_SCOPES = ['tenant', 'team', 'user', 'key', 'model'] as const;
+import type { BudgetWindow } from './budget-scope.ts';
 
 const ticks = { from: (value: string) => BigInt(value), to: (value: bigint) => String(value) };
 

@@ -13,7 +13,8 @@ import { plainText } from '../shared/plain-text.ts';
 import { readPage, toPage } from '../shared/paging.ts';
 import { formatUsd, parseUsd, TICKS_MAX } from '../shared/usd-ticks.ts';
 import { ValidatedBody } from '../shared/validated-body.ts';
-import { BUDGET_SCOPES, BUDGET_WINDOWS, budgetView, type Budget } from './budget.ts';
+import { BUDGET_SCOPES, BUDGET_WINDOWS, scopeKey } from './budget-scope.ts';
+import { budgetView, type Budget } from './budget.ts';
 import { Budgets } from './budgets.ts';
 import { oneOf } from '../shared/one-of.ts';
 
@@ -114,12 +115,4 @@ function assertMayChange(principal: Principal, tenantId: string, scope: string):
   if (principal.roles.includes('platform-admin')) return;
   if (principal.tenantId !== tenantId) throw new GatewayError('not_found', { publicMessage: 'There is no such tenant.', param: 'tenant' });
   if (scope === 'tenant') throw roleDenied('The budget of a whole tenant is set by the role platform-admin.');
-}
-
-/** @throws {GatewayError} `invalid_request` where type and id do not go together */
-export function scopeKey(scope: { type: (typeof BUDGET_SCOPES)[number]; id?: string | undefined }): string {
-  if ((scope.type === 'tenant') !== (scope.id === undefined)) {
-    throw new GatewayError('invalid_request', { publicMessage: 'A scope of type tenant takes no id; every other type needs one.', param: 'scope.id' });
-  }
-  return scope.id === undefined ? scope.type : `${scope.type}:${scope.id}`;
 }

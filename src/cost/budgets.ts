@@ -4,7 +4,8 @@ import { uuid } from '../shared/uuid.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import type { Page } from '../shared/paging.ts';
 import { Tenant } from '../tenants/tenant.ts';
-import { Budget, periodAt, type BudgetWindow } from './budget.ts';
+import type { BudgetWindow } from './budget-scope.ts';
+import { Budget, periodAt } from './budget.ts';
 
 const UNIQUE_VIOLATION = '23505';
 

@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { exportJWK, exportPKCS8, generateKeyPair, importPKCS8, SignJWT, type CryptoKey, type JWK } from 'jose';
 import { uuid } from '../shared/uuid.ts';
 import type { IdentitySettings } from '../auth/token-verifier.ts';
@@ -9,6 +9,10 @@ import type { IdentitySettings } from '../auth/token-verifier.ts';
 const ALGORITHM = 'ES256';
 const KEY_ID = 'sandbox-1';
 const AUDIENCE = 'novix-gateway';
+
+export function issuerKeyFile(dataDir: string): string {
+  return join(dataDir, 'sandbox-issuer.pem');
+}
 
 export interface TokenRequest {
   tenant: string;

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { Env, SandboxParts } from '../env.ts';
 import type { GatewaySettings } from '../gateway-parts.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
-import { LocalIssuer } from './local-issuer.ts';
+import { issuerKeyFile, LocalIssuer } from './local-issuer.ts';
 import { startXaiEmulator } from './xai-emulator.ts';
 
 /** About as fast as a small model answers. */
@@ -16,10 +16,6 @@ export interface Sandbox {
   /** For people: what is imitated, and where it is. */
   facts: { part: string; address: string }[];
   close(): Promise<void>;
-}
-
-export function issuerKeyFile(env: Env): string {
-  return join(env.dataDir, 'sandbox-issuer.pem');
 }
 
 export function postgresDir(env: Env): string {
@@ -46,7 +42,7 @@ export async function startSandbox(env: Env, parts: SandboxParts): Promise<Sandb
     facts.push({ part: 'xAI API (answers are filler text)', address: emulator.url });
   }
   if (parts.identity) {
-    issuer = await LocalIssuer.open(issuerKeyFile(env));
+    issuer = await LocalIssuer.open(issuerKeyFile(env.dataDir));
     const served = await issuer.serve();
     closers.push(served.close);
     identity = served.settings;

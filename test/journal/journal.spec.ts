@@ -274,6 +274,50 @@ describe('a connection that breaks', () => {
   });
 });
 
+describe('an outcome that comes after the sweeper has charged its hold', () => {
+  /** A settlement that becomes a correction, with the leaf that goes with each. */
+  function settlement(holdId: string, ticks: bigint): { operation: Operation; corrected: string } {
+    const [{ id, entries }, change] = [leafOperation('outcome'), leafOperation('outcome')];
+    return {
+      corrected: change.id,
+      operation: {
+        id, lane: 'outcome', entries: { ...entries, ledger_apply: resolution('settle', holdId, ticks) },
+        otherwise: { verdict: 3, entries: () => ({ ...change.entries, ledger_apply: resolution('correct', holdId, ticks) }) },
+      },
+    };
+  }
+
+  async function heldAndExpired(): Promise<{ budget: string; holdId: string }> {
+    const tenant = `j${(tenants += 1)}`;
+    const budget = await createTenant(db, tenant, 1_000n);
+    const holdId = randomUUID();
+    await journal.commit({ ...leafOperation('admission'), entries: { ledger_apply: hold({ id: holdId, tenant, amount: 100n }) } });
+    await journal.commit({ ...leafOperation('outcome'), entries: { ledger_apply: resolution('expire', holdId, 100n) } });
+    return { budget, holdId };
+  }
+
+  it('corrects the charge, and leaves one record of that', async () => {
+    const { budget, holdId } = await heldAndExpired();
+    const { operation, corrected } = settlement(holdId, 35n);
+    expect(await journal.commitOrSpool(operation)).toBe(0);
+    expect(await budgetState(db, budget)).toMatchObject({ spent: 35n, held: 0n });
+    expect([await leafCount(db, operation.id), await leafCount(db, corrected)]).toEqual([0, 1]);
+  });
+
+  it('does so from the spool as well, once, however often it is replayed', async () => {
+    const { budget, holdId } = await heldAndExpired();
+    const { operation, corrected } = settlement(holdId, 35n);
+    proxy.sever();
+    await eventually(() => !journal.available);
+    expect(await journal.commitOrSpool(operation)).toBe('spooled');
+    expect(await journal.commitOrSpool(operation)).toBe('spooled'); // as when an answer was lost, and the same outcome is spooled again
+    proxy.mend();
+    await eventually(async () => (await readdir(dir)).length === 0);
+    expect(await budgetState(db, budget)).toMatchObject({ spent: 35n, held: 0n });
+    expect([await leafCount(db, operation.id), await leafCount(db, corrected)]).toEqual([0, 1]);
+  });
+});
+
 describe('a PostgreSQL that hangs', () => {
   it('has admissions refused within 500 ms; what had been given up and yet commits is undone, and the journal goes on by itself', async () => {
     const tenant = `j${(tenants += 1)}`;

@@ -33,6 +33,8 @@ export interface NovixProcess {
   kill(signal: NodeJS.Signals, group?: boolean): void;
   /** Resident memory in bytes, as Linux counts it. */
   residentBytes(): number;
+  /** CPU time used so far, of all threads, in milliseconds. */
+  cpuMs(): number;
 }
 
 export interface GatewayProcess extends NovixProcess {
@@ -112,6 +114,10 @@ function launch(args: readonly string[], { env, cwd, ownGroup = false, nodeArgs 
       else child.kill(signal);
     },
     residentBytes: () => Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]) * 1024,
+    cpuMs: () => {
+      const [userTicks, systemTicks] = readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(') ')[1]!.split(' ').slice(11, 13).map(Number);
+      return (userTicks! + systemTicks!) * 10; // Linux counts in hundredths of a second
+    },
   };
   running.add(novixProcess);
   return novixProcess;

@@ -1,0 +1,93 @@
+import { Command, Option } from 'commander';
+import { TIER_NAMES, type TierName } from './catalogue/tiers.ts';
+import { BUDGET_SCOPES, BUDGET_WINDOWS, scopeKey, type BudgetWindow } from './cost/budget-scope.ts';
+import { anySandbox, loadEnv } from './env.ts';
+import { parseUsd } from './shared/usd-ticks.ts';
+
+// `npx novix …`. What a command needs is loaded when it runs: to mint a token takes no ORM and no web framework.
+
+interface JsonOption {
+  json?: true;
+}
+
+const json = (): Option => new Option('--json', 'print JSON');
+
+/** Runs the command that the process was started with. */
+export async function runCommand(): Promise<void> {
+  const program = new Command('novix').description('Novix Gateway for xAI Grok')
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'novix: ')) });
+
+  program.command('start').description('start the gateway').action(async () => (await import('./start.ts')).main());
+
+  program.command('migrate').description('bring the database up to date').addOption(json()).action(async (options: JsonOption) => {
+    const ran = await (await databaseCommands()).migrate();
+    print(options, { migrations: ran }, ran.length === 0 ? 'The database is up to date.' : `Ran ${ran.join(', ')}.`);
+  });
+
+  program.command('config').description('settings').command('check').description('check settings and config files without starting').addOption(json())
+    .action(async (options: JsonOption) => {
+      const { env, sandbox } = await loadEnv();
+      (await import('./config-check.ts')).checkConfigFiles(env);
+      const imitated = Object.entries(sandbox).filter(([, on]) => on).map(([part]) => part);
+      print(options, { ok: true, sandbox: imitated }, `Settings are good. ${anySandbox(sandbox) ? `Sandbox: ${imitated.join(', ')}.` : 'No sandbox part.'}`);
+    });
+
+  program.command('token').description('sandbox tokens').command('mint').description('make a token of the sandbox issuer')
+    .requiredOption('--tenant <id>').requiredOption('--sub <subject>').option('--role <role...>', 'one or more roles', ['developer']).option('--attr <key=value...>', 'attributes')
+    .option('--ttl <seconds>', 'lifetime', '3600').addOption(json())
+    .action(mintToken);
+
+  program.command('tenant').description('tenants').command('create').description('make a tenant in the database itself')
+    .requiredOption('--id <id>').requiredOption('--name <name>').addOption(new Option('--tier <tier>').choices([...TIER_NAMES]).makeOptionMandatory()).addOption(json())
+    .action(async ({ id, name, tier, ...options }: JsonOption & { id: string; name: string; tier: TierName }) => {
+      const tenant = await (await databaseCommands()).createTenant({ id, name, tier });
+      print(options, tenant, `Tenant ${id} is made. It has no budget yet: npx novix budget create --tenant ${id} --limit-usd 100 --window month`);
+    });
+
+  program.command('budget').description('budgets').command('create').description('make a budget in the database itself')
+    .requiredOption('--tenant <id>').requiredOption('--limit-usd <usd>').addOption(new Option('--window <window>').choices([...BUDGET_WINDOWS]).makeOptionMandatory())
+    .option('--scope <type:id>', 'team:…, user:…, key:… or model:…; the whole tenant otherwise', 'tenant').addOption(json())
+    .action(async ({ tenant, limitUsd, window, scope, ...options }: JsonOption & { tenant: string; limitUsd: string; window: BudgetWindow; scope: string }) => {
+      const limitTicks = parseUsd(limitUsd);
+      if (limitTicks === undefined) throw new Error('--limit-usd takes a decimal number of USD such as 12.50');
+      const budget = await (await databaseCommands()).createBudget({ tenantId: tenant, scope: readScope(scope), window, limitTicks, warnAt: [] });
+      print(options, budget, `Budget ${String(budget['id'])}: ${limitUsd} USD a ${window} for ${tenant}, ${scope}.`);
+    });
+
+  await program.parseAsync();
+}
+
+async function mintToken(options: JsonOption & { tenant: string; sub: string; role: string[]; attr?: string[]; ttl: string }): Promise<void> {
+  const { env, sandbox } = await loadEnv();
+  if (!sandbox.identity) throw new Error('AUTH_ISSUER is set: get tokens from that identity provider, not from here');
+  if (!/^\d{1,8}$/.test(options.ttl) || Number(options.ttl) < 1) throw new Error('--ttl takes whole seconds, one or more');
+  const { LocalIssuer, issuerKeyFile } = await import('./sandbox/local-issuer.ts');
+  const issuer = await LocalIssuer.open(issuerKeyFile(env.dataDir));
+  const token = await issuer.mint({ tenant: options.tenant, subject: options.sub, roles: options.role, attributes: readAttributes(options.attr ?? []), ttlSeconds: Number(options.ttl) });
+  print(options, { token }, token);
+}
+
+function databaseCommands(): Promise<typeof import('./database-commands.ts')> {
+  return import('./database-commands.ts');
+}
+
+function readScope(text: string): string {
+  const [type, ...rest] = text.split(':');
+  const known = BUDGET_SCOPES.find((scope) => scope === type);
+  if (known === undefined) throw new Error('--scope takes tenant, or one of team:, user:, key:, model: with a name');
+  return scopeKey(rest.length === 0 ? { type: known } : { type: known, id: rest.join(':') });
+}
+
+/** `clearance=3` is a number, `team=bi` a text, `region=eu,us` a list. */
+function readAttributes(pairs: readonly string[]): Record<string, string | number | string[]> {
+  return Object.fromEntries(pairs.map((pair) => {
+    const [key, ...rest] = pair.split('=');
+    if (!key || rest.length === 0) throw new Error(`--attr takes key=value, not ${pair}`);
+    const value = rest.join('=');
+    return [key, /^-?\d+(\.\d+)?$/.test(value) ? Number(value) : value.includes(',') ? value.split(',') : value];
+  }));
+}
+
+function print(options: JsonOption, value: unknown, text: string): void {
+  process.stdout.write(options.json ? `${JSON.stringify(value)}\n` : `${text}\n`);
+}

@@ -1,0 +1,25 @@
+import { DecisionPoint } from './auth/decision-point.ts';
+import { PoliciesFile, policyRevision } from './auth/policy.ts';
+import { loadCatalogue, type Catalogue } from './catalogue/catalogue.ts';
+import { loadTiers, type Tiers } from './catalogue/tiers.ts';
+import type { Env } from './env.ts';
+import { readConfigFile } from './shared/config-files.ts';
+
+/** The reviewed files of `config/`, read, checked and compiled. */
+export interface ConfigFiles {
+  catalogue: Catalogue;
+  tiers: Tiers;
+  decisions: DecisionPoint;
+}
+
+/**
+ * Reads all files of `config/`, and checks them against each other and the settings.
+ *
+ * @throws {Error} naming file and fault
+ */
+export function checkConfigFiles(env: Env): ConfigFiles {
+  const catalogue = loadCatalogue();
+  if (!catalogue.resolve(env.defaults.model)) throw new Error(`XAI_MODEL: config/models.yaml has no model ${env.defaults.model}`);
+  const policies = readConfigFile('policies.yaml', PoliciesFile);
+  return { catalogue, tiers: loadTiers(), decisions: new DecisionPoint(policyRevision(policies), policies.policies) };
+}
