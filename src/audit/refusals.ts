@@ -11,6 +11,7 @@ import { auditEventText, leafEntry, type AuditEventFacts } from './audit-event.t
 const INDIVIDUAL = { perMinute: 1_200, burst: 200 };
 const AGGREGATES_MAX = 1_000;
 const FLUSH_MS = 1_000;
+const CLOSE_MS = 3_000;
 const OTHER_SOURCES = 'other sources';
 
 interface Aggregate {
@@ -54,19 +55,21 @@ export class Refusals {
       this.#count(source, facts);
       return;
     }
-    this.journal.commit({
-      id: facts.id, lane: 'refusal', entries: { audit_append: leafEntry(facts.id, auditEventText(facts)) },
-      onCommittedAfterGivingUp: () => this.#uncount(source, facts.errorCode),
-    }).then(
+    this.journal.commit({ id: facts.id, lane: 'refusal', entries: { audit_append: leafEntry(facts.id, auditEventText(facts)) } }).then(
       () => this.#recorded.inc({ code: facts.errorCode, recorded: 'event' }),
       () => this.#count(source, facts), // the journal is full or gone: it is counted, and recorded when it is back
     );
   }
 
-  /** Records what was counted so far. */
+  /** Records what was counted so far, as far as the database answers. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
-    await this.#flush();
+    let timer: NodeJS.Timeout | undefined;
+    await Promise.race([this.#flush(), new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, CLOSE_MS);
+    })]);
+    clearTimeout(timer);
+    if (this.#aggregates.size > 0) this.logger.warn({ refusals: [...this.#aggregates.values()] }, 'refusals: counted, but the database could not be told');
   }
 
   #count(source: string, { errorCode, timeMs }: { errorCode: string; timeMs: number }): void {
@@ -80,15 +83,6 @@ export class Refusals {
     } else {
       this.#aggregates.set(key, { source: key.slice(errorCode.length + 1), errorCode, count: 1, firstMs: timeMs, lastMs: timeMs });
     }
-  }
-
-  /** It was recorded as an event after all; where the aggregate has been written meanwhile, it stays counted twice, which hides nothing. */
-  #uncount(source: string, errorCode: string): void {
-    const key = `${errorCode} ${source}`;
-    const aggregate = this.#aggregates.get(key);
-    if (!aggregate) return;
-    aggregate.count -= 1;
-    if (aggregate.count === 0) this.#aggregates.delete(key);
   }
 
   async #flush(): Promise<void> {

@@ -110,7 +110,8 @@ export class Journal {
     }
     return new Promise((resolve, reject) => {
       const waiting: Waiting = { operation, resolve, reject, givenUp: false, attempts: 0, sinceMs: performance.now(), timer: undefined };
-      this.#watch(waiting, operation.lane === 'admission' ? this.limits.admissionTimeoutMs : this.limits.outcomeTimeoutMs);
+      // Nobody waits for a refusal's record, so it can wait until it is certain whether it was made, and is never counted twice.
+      if (operation.lane !== 'refusal') this.#watch(waiting, operation.lane === 'admission' ? this.limits.admissionTimeoutMs : this.limits.outcomeTimeoutMs);
       queue.push(waiting);
       this.#schedule();
     });

@@ -37,7 +37,7 @@ afterAll(async () => {
 });
 
 function environment(parts: readonly Part[], more: Record<string, string> = {}): Record<string, string> {
-  return Object.assign({ NOVIX_DATA_DIR: dataDir }, ...parts.map((part) => given[part]), more) as Record<string, string>;
+  return Object.assign({ NOVIX_DATA_DIR: dataDir, DRAIN_DELAY_MS: '0' }, ...parts.map((part) => given[part]), more) as Record<string, string>;
 }
 
 async function start(env: Record<string, string>): Promise<GatewayProcess> {
@@ -185,7 +185,7 @@ describe('in production', () => {
   const parts: Part[] = ['database', 'provider', 'identity'];
 
   it('with all parts given: starts, on all addresses, without a word of a sandbox', async () => {
-    const gateway = await start(environment(parts, { NODE_ENV: 'production', DRAIN_DELAY_MS: '0' }));
+    const gateway = await start(environment(parts, { NODE_ENV: 'production' }));
     expect(gateway.stdout()).not.toContain('SANDBOX');
     expect(listeners(new URL(gateway.url).port)).toEqual(['00000000']);
     await stop(gateway);
