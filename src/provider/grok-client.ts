@@ -111,8 +111,8 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
 
   resume(): void {
     if (this.#over) return;
+    this.#watchSilence(); // before: to resume may deliver the rest and end the call there and then
     this.#controller?.resume();
-    this.#watchSilence();
   }
 
   abort(reason: Error): void {

@@ -1,6 +1,6 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals';
 import type { EmulatedCall, EmulatorScript } from '../../../src/sandbox/xai-emulator.ts';
-import { PROVIDER_KEY, startHarness, type Harness } from '../../support/harness.ts';
+import { eventually, PROVIDER_KEY, startHarness, type Harness } from '../../support/harness.ts';
 import { eventOf, settled, ticksOf } from '../../support/records.ts';
 import { framesOf, startRecorder, type Recorder } from '../../support/wire.ts';
 
@@ -17,6 +17,8 @@ interface Completion {
   service_tier: string;
 }
 
+/** A number that no other clock has. */
+const IDLE_MS = 29_989;
 const NO_REASONING = 'grok-4.20-0309-non-reasoning';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const WEATHER = { type: 'function', function: { name: 'weather', description: 'The weather in a city', parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] } } };
@@ -28,7 +30,7 @@ beforeAll(async () => {
   harness = await startHarness({
     emulator: { random: () => 0.5 },
     env: {
-      XAI_API_ENDPOINT: recorder.url, XAI_API_VERSION: '2026-10-01', XAI_MODEL: NO_REASONING, XAI_MAX_TOKENS: '6000',
+      XAI_API_ENDPOINT: recorder.url, XAI_API_VERSION: '2026-10-01', XAI_MODEL: NO_REASONING, XAI_MAX_TOKENS: '6000', XAI_IDLE_TIMEOUT_MS: String(IDLE_MS),
       XAI_TEMPERATURE: '0.3', XAI_TOP_P: '0.8', XAI_FREQUENCY_PENALTY: '0.5', XAI_PRESENCE_PENALTY: '-0.25',
     },
   });
@@ -212,6 +214,25 @@ describe('a stream', () => {
     expect(new TextDecoder().decode(first.value)).toContain('"role":"assistant"');
     expect(upstreamCall().state).toBe('running');
     await reader.cancel();
+  });
+
+  it('leaves no clock running once it has ended, however its end was held up by a slow reader', async () => {
+    const set = jest.spyOn(globalThis, 'setTimeout');
+    const cleared = jest.spyOn(globalThis, 'clearTimeout');
+    try {
+      for (let frames = 2; frames <= 60; frames += 2) {
+        const response = await harness.complete({ stream: true, x_emulator: { output_tokens: frames, reasoning_tokens: 0, frame_bytes: 40_000 } });
+        await eventually(() => harness.emulator.calls.at(-1)!.framesSent >= 1);
+        expect((await response.text()).endsWith('data: [DONE]\n\n')).toBe(true);
+      }
+      const clocks = set.mock.results.filter((_, index) => set.mock.calls[index]![1] === IDLE_MS).map(({ value }) => value);
+      expect(clocks.length).toBeGreaterThan(30); // some streams were paused and resumed
+      const stopped = new Set<unknown>(cleared.mock.calls.map(([timer]) => timer));
+      expect(clocks.filter((timer) => !stopped.has(timer)).length).toBe(0);
+    } finally {
+      set.mockRestore();
+      cleared.mockRestore();
+    }
   });
 
   it('keeps the caller’s own stream options', async () => {
