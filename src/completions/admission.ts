@@ -144,7 +144,8 @@ async function within<T>(timeoutMs: number, promise: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   try {
     return await Promise.race([promise, new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`no key within ${timeoutMs} ms`)), timeoutMs);
+      // After this turn's input, as in the journal: where the whole process stood still, the key may be lying there.
+      timer = setTimeout(() => setImmediate(() => reject(new Error(`no key within ${timeoutMs} ms`))), timeoutMs);
     })]);
   } finally {
     clearTimeout(timer);
