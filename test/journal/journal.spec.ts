@@ -51,11 +51,12 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
+/** Patient with admissions unless said otherwise: only some tests are about time, and the machine has other things to do. */
 async function startJournal(limits: Partial<JournalLimits> = {}): Promise<Journal> {
   const logger = pino({ level: 'silent' });
   const spool = new Spool(dir, randomUUID(), async () => false, logger);
   await spool.open();
-  const started = new Journal(proxy.url, spool, new JournalMetrics(new Registry()), logger, { ...JOURNAL_LIMITS, ...limits });
+  const started = new Journal(proxy.url, spool, new JournalMetrics(new Registry()), logger, { ...JOURNAL_LIMITS, admissionTimeoutMs: 5_000, ...limits });
   await started.open();
   open.push(started);
   return started;
@@ -68,6 +69,12 @@ function outcomes(commits: readonly Promise<Verdict>[]): Promise<(Verdict | stri
 
 function admissions(count: number): Operation[] {
   return Array.from({ length: count }, () => leafOperation('admission'));
+}
+
+/** In place of the patient one, a journal with the product's own limits. */
+async function useProductLimits(): Promise<void> {
+  await journal.close();
+  journal = await startJournal(JOURNAL_LIMITS);
 }
 
 async function commitsDuring(work: () => Promise<unknown>): Promise<number> {
@@ -204,6 +211,7 @@ describe('a connection that breaks', () => {
   });
 
   it('and cannot be made again in time: admissions are refused, outcomes wait in the spool, and both are right afterwards', async () => {
+    await useProductLimits();
     const tenant = `j${(tenants += 1)}`;
     const budget = await createTenant(db, tenant, 1_000n);
     const holdId = randomUUID();
@@ -248,13 +256,12 @@ describe('a connection that breaks', () => {
   });
 
   it('twenty times in a row under load: nothing is lost, nothing is there twice, and who was told "no" finds nothing', async () => {
-    const steady = await startJournal({ admissionTimeoutMs: 5_000 });
     let told: { id: string; answer: Verdict | string }[] = [];
     let breaking = true;
     const caller = async (): Promise<void> => {
       while (breaking) {
         const operation = leafOperation('admission');
-        const [answer] = await outcomes([steady.commit(operation)]);
+        const [answer] = await outcomes([journal.commit(operation)]);
         told.push({ id: operation.id, answer: answer! });
         await new Promise((resolve) => setTimeout(resolve, 1));
       }
@@ -320,6 +327,7 @@ describe('an outcome that comes after the sweeper has charged its hold', () => {
 
 describe('a PostgreSQL that hangs', () => {
   it('has admissions refused within 500 ms; what had been given up and yet commits is undone, and the journal goes on by itself', async () => {
+    await useProductLimits();
     const tenant = `j${(tenants += 1)}`;
     const budget = await createTenant(db, tenant, 1_000n);
     const holdId = randomUUID();

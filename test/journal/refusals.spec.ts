@@ -18,7 +18,6 @@ import { createTestDatabase } from '../support/test-database.ts';
 
 // The records of refused requests, on a real journal and PostgreSQL: whatever breaks, events and counts together are the number of refusals.
 
-const COMMIT = 'journal-commit';
 /** So many of one source have an event of their own. */
 const BURST = 200;
 
