@@ -16,6 +16,8 @@ export interface JournalLimits {
   refusalsMax: number;
   /** How long a commit waits for company while operations keep coming. An idle journal commits at once. */
   gatherMs: number;
+  /** Operations in the last commit from which on the load is worth gathering for. */
+  gatherFrom: number;
   /** How long an admission waits while the database gives no sign of life. While it answers others, the admission is only late. */
   admissionTimeoutMs: number;
   /** How long an operation waits at most before its caller is told that it did not happen. */
@@ -29,6 +31,7 @@ export const JOURNAL_LIMITS: JournalLimits = {
   admissionsMax: 8_192,
   refusalsMax: 1_024,
   gatherMs: 2,
+  gatherFrom: 16,
   admissionTimeoutMs: 450,
   outcomeTimeoutMs: 5_000,
   attemptsMax: 3,
@@ -174,7 +177,7 @@ export class Journal {
         if (waiting.length === 0) break;
         this.#lastFlushStartedMs = performance.now();
         await this.#flush(waiting);
-        await this.#gather();
+        await this.#gather(waiting.length);
       }
     } catch (error) {
       this.logger.error({ err: error }, 'journal: flush failed');
@@ -186,8 +189,12 @@ export class Journal {
     }
   }
 
-  /** Under load, waits until `gatherMs` after the last flush began, unless a full batch is waiting already. */
-  async #gather(): Promise<void> {
+  /**
+   * Under load, waits until `gatherMs` after the last flush began, unless a full batch is waiting already. Where batches are small, company is not worth
+   * waiting for: what came during a commit is committed at once after it.
+   */
+  async #gather(lastBatch: number): Promise<void> {
+    if (lastBatch < this.limits.gatherFrom) return;
     const queued = this.#queues.admission.length + this.#queues.outcome.length;
     if (queued === 0 || queued >= this.limits.batchMax) return;
     const waitMs = this.#lastFlushStartedMs + this.limits.gatherMs - performance.now();
