@@ -31,7 +31,7 @@ export const JOURNAL_LIMITS: JournalLimits = {
   admissionsMax: 8_192,
   refusalsMax: 1_024,
   gatherMs: 2,
-  gatherFrom: 16,
+  gatherFrom: 4,
   admissionTimeoutMs: 450,
   outcomeTimeoutMs: 5_000,
   attemptsMax: 3,
