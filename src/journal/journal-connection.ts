@@ -127,9 +127,11 @@ export class JournalConnection {
     client.on('error', (error) => this.#drop(client, error));
     client.on('end', () => this.#drop(client, new Error('connection ended')));
     await client.connect();
-    const answer = await client.query<{ synchronous_commit: string; fsync: string }>(
-      "SELECT current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync",
-    );
+    const question = { text: "SELECT current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync", values: [] };
+    const answer = await this.#ask<{ synchronous_commit: string; fsync: string }>(client, question).catch((error: unknown) => {
+      destroy(client); // a server that hangs right now must not keep us from trying again
+      throw error;
+    });
     const { synchronous_commit: synchronousCommit, fsync } = answer.rows[0]!;
     if (synchronousCommit === 'off') {
       await client.end();
@@ -150,7 +152,7 @@ export class JournalConnection {
     if (this.#closed) return;
     this.logger.error({ err: cause }, 'journal: lost the connection to PostgreSQL');
     // Ends a query that hangs too; what it did is asked about on the next connection.
-    (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+    destroy(client);
     this.listeners.onDown();
     this.#connecting ??= this.#reconnect().finally(() => {
       this.#connecting = undefined;
@@ -169,6 +171,11 @@ export class JournalConnection {
       }
     }
   }
+}
+
+/** Closes the socket at once, whatever the client is waiting for. */
+function destroy(client: Client): void {
+  (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
 }
 
 function parseVerdicts(text: string): Verdict[] {
