@@ -1,4 +1,4 @@
-import type { ChatRequest, FunctionTool } from './emulated-request.ts';
+import type { FunctionTool, GenerationRequest } from './emulated-request.ts';
 import { minimalValue } from './emulated-schema.ts';
 import { fillerTokens, splitTokens } from './emulated-tokens.ts';
 
@@ -27,11 +27,14 @@ export interface EmulatedAnswer {
   readonly stepCount: number;
 }
 
+/** For endpoints whose output is no text. */
+export const NO_TEXT: EmulatedAnswer = { choices: [], reasoningTokens: 0, completionTokens: 0, stepCount: 0 };
+
 const TEXT_TOKENS = { mean: 20, spread: 8 };
 const REASONING_TOKENS = { mean: 40, spread: 16 };
 
 /** @param random a number from 0 up to 1, like `Math.random`: lengths and tool-call ids hang on it, texts do not */
-export function planAnswer(request: ChatRequest, random: () => number): EmulatedAnswer {
+export function planAnswer(request: GenerationRequest, random: () => number): EmulatedAnswer {
   const choices = Array.from({ length: request.choices }, () => planChoice(request, random));
   const reasoningPerChoice = request.script.reasoning_tokens ?? (request.reasons ? around(REASONING_TOKENS, random) : 0);
   return {
@@ -42,7 +45,7 @@ export function planAnswer(request: ChatRequest, random: () => number): Emulated
   };
 }
 
-function planChoice(request: ChatRequest, random: () => number): EmulatedChoice {
+function planChoice(request: GenerationRequest, random: () => number): EmulatedChoice {
   if (request.tool !== undefined) return callTool(request.tool, request.outputTokensMax, random);
   const whole = textTokens(request, random);
   const cut = whole.length > request.outputTokensMax;
@@ -50,7 +53,7 @@ function planChoice(request: ChatRequest, random: () => number): EmulatedChoice 
   return { tokens, completionTokens: tokens.length, finishReason: cut ? 'length' : 'stop' };
 }
 
-function textTokens({ script, json, outputTokensMax }: ChatRequest, random: () => number): readonly string[] {
+function textTokens({ script, json, outputTokensMax }: GenerationRequest, random: () => number): readonly string[] {
   if (script.content !== undefined) return splitTokens(script.content);
   if (json !== undefined) return splitTokens(JSON.stringify(json.schema === undefined ? { answer: 'yes' } : minimalValue(json.schema)));
   const wanted = script.output_tokens ?? around(TEXT_TOKENS, random);

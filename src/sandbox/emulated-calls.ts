@@ -1,9 +1,11 @@
-/** What the provider knows of one call to /v1/chat/completions, refused ones included. */
+/** What the provider knows of one call that may be billed, refused ones included. */
 export interface EmulatedCall {
-  /** Of the completion, as in the answer's `id`. */
+  /** Of the completion or response, as in the answer's `id`. */
   id: string;
   /** Of the answer's header `x-request-id`. */
   requestId: string;
+  /** As asked for: /v1/chat/completions */
+  path: string;
   /** The model that serves the call; the name asked for, where the call was refused. */
   model: string;
   stream: boolean;

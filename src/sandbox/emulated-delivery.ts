@@ -1,27 +1,21 @@
-import type { ServerResponse } from 'node:http';
 import type { EmulatedAnswer } from './emulated-answer.ts';
+import { sendWhole, type AnswerBody } from './emulated-body.ts';
 import type { EmulatedCall, EndState } from './emulated-calls.ts';
-import { overloaded } from './emulated-errors.ts';
-import { sendJsonText } from './emulated-http.ts';
-import { cutConnection, type Caller, type Schedule } from './emulated-pace.ts';
-import type { ChatRequest } from './emulated-request.ts';
-import { interruptionOf, type Interruption } from './emulated-script.ts';
-import { FrameWriter, plainBody, type AnswerStamp } from './emulated-wire.ts';
+import { doneFrame, withPings, type FrameSource } from './emulated-frames.ts';
+import type { Caller, Schedule } from './emulated-pace.ts';
+import { frameEndOf, interruptionOf, type EmulatorScript, type Interruption } from './emulated-script.ts';
 
 /** An answer on its way to the caller. */
 export interface Delivery {
-  readonly request: ChatRequest;
+  readonly script: EmulatorScript;
   readonly answer: EmulatedAnswer;
   readonly schedule: Schedule;
-  readonly stamp: AnswerStamp;
   /** Its counts follow what has been generated. */
   readonly call: EmulatedCall;
   readonly caller: Caller;
-  readonly response: ServerResponse;
+  readonly body: AnswerBody;
   /** Of `performance.now()`. */
   readonly startedMs: number;
-  readonly wantsUsage: boolean;
-  readonly usage: () => unknown;
   /** Bills the call. Comes before the last byte, so that whoever has read the answer finds it in the books. */
   readonly close: (state: EndState) => void;
 }
@@ -29,9 +23,9 @@ export interface Delivery {
 /** Frames that are due at the same time leave together, in writes of about this size. */
 const WRITE_CHARACTERS = 64 * 1024;
 
-export async function deliverPlain(delivery: Delivery): Promise<void> {
-  const { request, answer, schedule, stamp, call, caller, response, startedMs } = delivery;
-  if (request.script.stall_before_headers) return stallInSilence(delivery);
+export async function deliverPlain(delivery: Delivery, textOf: () => string): Promise<void> {
+  const { script, answer, schedule, call, caller, body, startedMs } = delivery;
+  if (script.stall_before_headers) return stallInSilence(delivery);
   await untilDue(delivery, schedule.lastStepMs());
   if (caller.gone) {
     Object.assign(call, schedule.generatedBy(performance.now() - startedMs));
@@ -39,29 +33,37 @@ export async function deliverPlain(delivery: Delivery): Promise<void> {
   }
   call.reasoningTokens = answer.reasoningTokens;
   call.completionTokens = answer.completionTokens;
-  const body = plainBody(stamp, request, answer, delivery.wantsUsage ? delivery.usage() : undefined);
-  const interruption = interruptionOf(request.script);
-  if (interruption !== undefined && interruption.kind !== 'error') return breakPlainBody(delivery, interruption, body);
+  const text = textOf();
+  const interruption = interruptionOf(script);
+  if (interruption !== undefined && interruption.kind !== 'error') return breakPlainBody(delivery, interruption, text);
+  if (overflows(body, text)) return breakPlainBody(delivery, { kind: 'cut', afterFrames: 0 }, text);
   delivery.close('completed');
-  sendJsonText(response, 200, body);
+  await sendWhole(body, 200, 'application/json', text);
 }
 
-export async function deliverStream(delivery: Delivery): Promise<void> {
-  const { request, answer, schedule, stamp, call, caller, response, startedMs } = delivery;
-  if (request.script.stall_before_headers) return stallInSilence(delivery);
-  response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
-  if (schedule.stepMs(0) > 0) response.flushHeaders();
+export async function deliverStream(delivery: Delivery, source: FrameSource): Promise<void> {
+  const { script, answer, schedule, call, caller, body, startedMs } = delivery;
+  if (script.stall_before_headers) return stallInSilence(delivery);
+  body.begin(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
+  if (schedule.stepMs(0) > 0) body.flushHeaders();
 
-  const writer = new FrameWriter(stamp, request);
-  const interruption = interruptionOf(request.script);
+  const frameEnd = frameEndOf(script);
+  const interruption = interruptionOf(script);
+  const writeCharacters = body.framewise ? 1 : WRITE_CHARACTERS;
+  const opening = source.openingFrames();
+  call.framesSent = opening.length;
+  let unsent = opening.join('');
   let contentFrames = 0;
-  let unsent = '';
-  for (const frame of writer.contentFrames(answer)) {
-    if (contentFrames === interruption?.afterFrames) return interrupt(delivery, interruption, writer, unsent, frame.text);
+  for (const frame of withPings(source.contentFrames(), script, frameEnd)) {
+    if (contentFrames === interruption?.afterFrames) return interrupt(delivery, interruption, source, unsent, frame.text);
     const dueMs = startedMs + schedule.stepMs(frame.step);
-    if (dueMs > performance.now() || unsent.length >= WRITE_CHARACTERS) {
-      if (unsent !== '' && !response.write(unsent)) await caller.untilDrained();
-      unsent = '';
+    if (dueMs > performance.now() || unsent.length >= writeCharacters) {
+      if (unsent !== '') {
+        if (overflows(body, unsent)) return cutWithin(delivery, unsent);
+        const pressed = body.write(unsent);
+        if (pressed !== undefined) await pressed;
+        unsent = '';
+      }
       await untilDue(delivery, schedule.stepMs(frame.step));
       if (caller.gone) {
         if (contentFrames === 0) Object.assign(call, schedule.generatedBy(performance.now() - startedMs));
@@ -70,24 +72,29 @@ export async function deliverStream(delivery: Delivery): Promise<void> {
     }
     unsent += frame.text;
     contentFrames += 1;
-    call.framesSent += 1;
+    call.framesSent += frame.frames;
     call.completionTokens += frame.tokens;
     call.reasoningTokens = answer.reasoningTokens;
   }
 
-  const closing = writer.finishFrames(answer.choices);
-  if (interruption !== undefined) return interrupt(delivery, interruption, writer, unsent, closing[0]!);
-  if (delivery.wantsUsage) closing.push(writer.usageFrame(delivery.usage()));
-  if (!request.script.no_done) closing.push(writer.doneFrame());
+  const closing = source.closingFrames();
+  if (interruption !== undefined) return interrupt(delivery, interruption, source, unsent, closing[0]!);
+  if (!script.no_done) closing.push(doneFrame(frameEnd));
   call.framesSent += closing.length;
+  const rest = unsent + closing.join('');
+  if (overflows(body, rest)) return cutWithin(delivery, rest);
   delivery.close('completed');
-  response.end(unsent + closing.join(''));
+  body.end(rest);
 }
 
 /** Returns at once, without even a microtask, when the time has come already. */
 function untilDue({ caller, startedMs }: Delivery, stepMs: number): Promise<void> | undefined {
   const dueMs = startedMs + stepMs;
   return dueMs > performance.now() ? caller.until(dueMs) : undefined;
+}
+
+function overflows({ roomBytes }: AnswerBody, text: string): boolean {
+  return roomBytes !== Infinity && Buffer.byteLength(text) > roomBytes;
 }
 
 /** The answer never begins; the model has been thinking all the while. */
@@ -97,33 +104,41 @@ async function stallInSilence({ schedule, call, caller, startedMs, close }: Deli
   close('aborted');
 }
 
-async function breakPlainBody({ caller, response, close }: Delivery, { kind }: Interruption, body: string): Promise<void> {
-  response.writeHead(200, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
-  const half = body.slice(0, body.length / 2);
+async function breakPlainBody({ caller, body, close }: Delivery, { kind }: Interruption, text: string): Promise<void> {
+  body.begin(200, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) });
+  const part = kind === 'cut' && overflows(body, text) ? text : text.slice(0, text.length / 2);
   if (kind === 'cut') {
     close('failed');
-    return cutConnection(response, half);
+    return body.breakOff(part);
   }
-  response.write(half);
+  await body.write(part);
   await caller.untilGone();
   close('aborted');
 }
 
-async function interrupt(delivery: Delivery, { kind }: Interruption, writer: FrameWriter, unsent: string, nextFrame: string): Promise<void> {
-  const { request: { script }, call, caller, response } = delivery;
+async function interrupt(delivery: Delivery, { kind }: Interruption, source: FrameSource, unsent: string, nextFrame: string): Promise<void> {
+  const { script, call, caller, body } = delivery;
   if (kind === 'error') {
+    const error = source.errorFrame(call.framesSent);
     call.framesSent += 1;
     delivery.close('failed');
-    const { message } = overloaded(503);
-    const nested = { error: { message, type: 'server_error', code: 'service_unavailable' } };
-    response.end(unsent + writer.errorFrame(script.error_shape === 'nested' ? nested : overloaded(503).body('sentence')));
+    body.end(unsent + error);
   } else if (kind === 'cut') {
     delivery.close('failed');
-    await cutConnection(response, unsent + (script.cut_mid_frame ? nextFrame.slice(0, nextFrame.length / 2) : ''));
+    await body.breakOff(unsent + (script.cut_mid_frame ? nextFrame.slice(0, nextFrame.length / 2) : ''));
   } else {
-    if (unsent === '') response.flushHeaders();
-    else response.write(unsent);
+    if (unsent === '') body.flushHeaders();
+    else await body.write(unsent);
     await caller.untilGone();
     delivery.close('aborted');
   }
+}
+
+/** The connection breaks at a byte of this text, whose frames have all been counted as sent. */
+function cutWithin({ script, call, body, close }: Delivery, text: string): Promise<void> {
+  const frameEnd = frameEndOf(script);
+  const framesIn = (part: string) => part.split(frameEnd).length - 1;
+  call.framesSent += framesIn(Buffer.from(text).subarray(0, body.roomBytes).toString()) - framesIn(text);
+  close('failed');
+  return body.breakOff(text);
 }

@@ -18,22 +18,11 @@ export function readBody(request: IncomingMessage): Promise<Buffer> {
 }
 
 export function sendJson(response: ServerResponse, status: number, value: unknown): void {
-  sendJsonText(response, status, JSON.stringify(value, (_, inner: unknown) => (typeof inner === 'bigint' ? inner.toString() : inner)));
-}
-
-export function sendJsonText(response: ServerResponse, status: number, text: string): void {
-  send(response, status, 'application/json', text);
-}
-
-export function sendHtml(response: ServerResponse, status: number, page: string): void {
-  send(response, status, 'text/html; charset=UTF-8', page);
+  const text = JSON.stringify(value, (_, inner: unknown) => (typeof inner === 'bigint' ? inner.toString() : inner));
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) });
+  response.end(text);
 }
 
 export function sendRefusal(response: ServerResponse, refusal: EmulatedRefusal, dialect: ErrorDialect): void {
   sendJson(response, refusal.status, refusal.body(dialect));
-}
-
-function send(response: ServerResponse, status: number, contentType: string, text: string): void {
-  response.writeHead(status, { 'content-type': contentType, 'content-length': Buffer.byteLength(text) });
-  response.end(text);
 }

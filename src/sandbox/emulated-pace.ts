@@ -30,7 +30,7 @@ export class Schedule {
 
   /** Of the step that generates token `step`, counted from 0, of every choice. The choices reason side by side too. */
   stepMs(step: number): number {
-    const reasoningSteps = this.answer.reasoningTokens / this.answer.choices.length;
+    const reasoningSteps = this.answer.reasoningTokens / Math.max(1, this.answer.choices.length);
     return this.firstTokenMs + reasoningSteps * this.reasoningTokenMs + step * this.tokenIntervalMs;
   }
 

@@ -1,10 +1,11 @@
 import {
-  emptyMessage, invalid, liveSearchOff, noMessages, notEmulated, notOnChat, promptTooLong, streamAndDeferred,
+  emptyMessage, invalid, liveSearchOff, noMessages, notOnChat, promptTooLong, streamAndDeferred,
   unknownModel, unsupportedArgument, unsupportedParameter,
 } from './emulated-errors.ts';
-import { resolveModel, type EmulatedModel, type ResolvedModel } from './emulated-models.ts';
+import type { EmulatedModel, ResolvedModel } from './emulated-models.ts';
 import { countPrompt, promptSegments, type PromptSegment, type PromptTokens } from './emulated-prompt.ts';
-import { readScript, type EmulatorScript } from './emulated-script.ts';
+import type { EmulatorScript } from './emulated-script.ts';
+import type { CallContext } from './emulated-service.ts';
 import { anything, count, fields, flag, integer, isGiven, isObject, listOf, number, object, oneOf, text, type Check } from './emulated-shape.ts';
 
 export interface FunctionTool {
@@ -12,14 +13,13 @@ export interface FunctionTool {
   readonly parameters: unknown;
 }
 
-/** A chat request that the provider would serve. */
-export interface ChatRequest {
+/** A request for text that the provider would serve, at whatever endpoint. */
+export interface GenerationRequest {
   readonly model: EmulatedModel;
   readonly reasons: boolean;
   readonly segments: readonly PromptSegment[];
   readonly promptTokens: PromptTokens;
   readonly stream: boolean;
-  readonly includeUsage: boolean;
   readonly choices: number;
   /** Of each choice, visible tokens alone. */
   readonly outputTokensMax: number;
@@ -32,7 +32,13 @@ export interface ChatRequest {
   readonly script: EmulatorScript;
 }
 
-const OUTPUT_TOKENS_DEFAULT = 128_000;
+export interface ChatRequest extends GenerationRequest {
+  readonly includeUsage: boolean;
+  /** The answer is fetched later. */
+  readonly deferred?: boolean;
+}
+
+export const OUTPUT_TOKENS_DEFAULT = 128_000;
 const TOOLS_MAX = 350;
 const STOPS_MAX = 4;
 
@@ -96,28 +102,29 @@ interface ChatBody extends Record<string, unknown> {
 const RANGES: Readonly<Record<string, readonly [number, number]>> = {
   temperature: [0, 2],
   top_p: [Number.MIN_VALUE, 1],
+  top_k: [1, Number.MAX_SAFE_INTEGER],
+  min_p: [0, 1],
   n: [1, 128],
   frequency_penalty: [-2, 2],
   presence_penalty: [-2, 2],
   top_logprobs: [0, 8],
   max_completion_tokens: [1, Number.MAX_SAFE_INTEGER],
   max_tokens: [1, Number.MAX_SAFE_INTEGER],
+  max_output_tokens: [1, Number.MAX_SAFE_INTEGER],
 };
 
 /** Refused by a model that reasons, also with their default values; the names as its answer spells them. */
 const REFUSED_WHILE_REASONING = { presence_penalty: 'presencePenalty', frequency_penalty: 'frequencyPenalty', stop: 'stop' } as const;
 
 /** @throws EmulatedRefusal the provider's first objection */
-export function readChatRequest(parsed: unknown): ChatRequest {
-  checkShape(parsed, '');
-  const body = parsed as ChatBody;
+export function readChatRequest({ json, service: { catalogue }, admit }: CallContext): ChatRequest {
+  checkShape(json, '');
+  const body = json as ChatBody;
   const stream = body['stream'] === true;
   if (stream && body['deferred'] === true) throw streamAndDeferred();
-  if (body['deferred'] === true) throw notEmulated('deferred completions');
   if (isGiven(body['search_parameters']) || body.tools?.some(({ type }) => type === 'live_search')) throw liveSearchOff();
-  const script = readScript(body['x_emulator']);
 
-  const named = resolveModel(body.model);
+  const named = catalogue.resolve(body.model);
   if (named === undefined) throw unknownModel(body.model);
   if (!named.model.chat) throw notOnChat();
   const reasons = doesReason(named, body.reasoning_effort ?? undefined);
@@ -135,17 +142,19 @@ export function readChatRequest(parsed: unknown): ChatRequest {
     promptTokens,
     stream,
     includeUsage: stream && body.stream_options?.include_usage === true,
+    deferred: body['deferred'] === true,
     choices: body.n ?? 1,
     outputTokensMax: body.max_completion_tokens ?? body.max_tokens ?? OUTPUT_TOKENS_DEFAULT,
     priority: body.service_tier === 'priority' || body.service_tier === 'fast',
     tool: toolToCall(body),
     json: format === 'json_object' || format === 'json_schema' ? { schema: body.response_format?.json_schema?.schema } : undefined,
     cacheKey: body.prompt_cache_key ?? undefined,
-    script,
+    script: admit(named.model.id, promptTokens.total),
   };
 }
 
-function doesReason({ model, impliedEffort }: ResolvedModel, askedEffort: string | undefined): boolean {
+/** Checks the effort as well. */
+export function doesReason({ model, impliedEffort }: ResolvedModel, askedEffort: string | undefined): boolean {
   if (askedEffort !== undefined && model.efforts.length === 0) throw unsupportedParameter(model.id, 'reasoningEffort');
   const effort = askedEffort ?? impliedEffort ?? model.defaultEffort;
   if (askedEffort !== undefined && !model.efforts.includes(askedEffort) && !model.unlistedEfforts?.includes(askedEffort)) {
@@ -162,7 +171,8 @@ function checkMessages(messages: readonly Record<string, unknown>[]): void {
   }
 }
 
-function checkParameters(body: ChatBody, reasons: boolean): void {
+/** What the endpoints for text have in common. */
+export function checkParameters(body: Record<string, unknown>, reasons: boolean): void {
   if (reasons) {
     for (const [name, camelCaseName] of Object.entries(REFUSED_WHILE_REASONING)) {
       if (isGiven(body[name])) throw unsupportedArgument(camelCaseName);
@@ -172,8 +182,9 @@ function checkParameters(body: ChatBody, reasons: boolean): void {
     const value = body[name];
     if (typeof value === 'number' && (value < lowest || value > highest)) throw invalid(`Invalid value for ${name}: ${value} is out of range.`);
   }
-  if (Array.isArray(body.stop) && body.stop.length > STOPS_MAX) throw invalid(`At most ${STOPS_MAX} stop sequences are allowed.`);
-  if ((body.tools?.length ?? 0) > TOOLS_MAX) throw invalid(`At most ${TOOLS_MAX} tools are allowed.`);
+  const { stop, tools } = body;
+  if (Array.isArray(stop) && stop.length > STOPS_MAX) throw invalid(`At most ${STOPS_MAX} stop sequences are allowed.`);
+  if (Array.isArray(tools) && tools.length > TOOLS_MAX) throw invalid(`At most ${TOOLS_MAX} tools are allowed.`);
 }
 
 function toolToCall({ tools, tool_choice: choice }: ChatBody): FunctionTool | undefined {

@@ -1,4 +1,5 @@
 import { undeserializable } from './emulated-errors.ts';
+import { SERVER_TOOL_FEES_TICKS, type ServerToolCalls } from './emulated-server-tools.ts';
 import { anything, count, fields, flag, isObject, number, object, oneOf, text, type Check } from './emulated-shape.ts';
 
 /**
@@ -24,7 +25,8 @@ export interface EmulatorScript {
   ok_with_error?: boolean;
   /** An error frame takes the place of the next content frame, and the stream ends there without [DONE]. */
   error_frame_after?: number;
-  error_shape?: 'flat' | 'nested';
+  /** 'failed', of /v1/responses alone: the event `response.failed`. */
+  error_shape?: 'flat' | 'nested' | 'failed';
   /** The connection breaks after so many content frames; a plain answer breaks in the middle of its body. */
   cut_after?: number;
   /** …with half of the next frame sent. Alone it means `cut_after: 1`. */
@@ -45,6 +47,26 @@ export interface EmulatorScript {
   content?: string;
   /** Frames end in CRLF CRLF. */
   crlf?: boolean;
+  /** Before anything else, headers included; then the call's clock begins. */
+  delay_ms?: number;
+  /** A TCP reset in place of an answer. */
+  reset_before_headers?: boolean;
+  /** The connection breaks after so many bytes of the body, counted before compression. */
+  cut_after_bytes?: number;
+  /** The body is written in pieces of so many bytes, each an HTTP chunk of its own; boundaries fall inside of characters and names. */
+  chunk_bytes?: number;
+  /** `content-encoding: gzip`, if the caller accepts it; 'force': even if not. */
+  gzip?: boolean | 'force';
+  /** The last frame has no line end. */
+  no_final_newline?: boolean;
+  /** An `event: ping` after every so many content frames, which is in no count. */
+  ping_every?: number;
+  /** The pings have `data:` too; some clients fail with it, others without. */
+  ping_data?: boolean;
+  /** After the answer, another one that nobody has asked for follows on the connection. */
+  unsolicited?: boolean;
+  /** Tools that ran on the server: their fees are added, and usage tells their numbers. */
+  server_tool_calls?: ServerToolCalls;
 }
 
 /** How a stream is broken off: when, counted in content frames (but always before its finish frame), and in which way. */
@@ -53,23 +75,31 @@ export interface Interruption {
   readonly afterFrames: number;
 }
 
+const SERVER_TOOL_CHECKS = Object.fromEntries(Object.keys(SERVER_TOOL_FEES_TICKS).map((name) => [name, count]));
+
 const CHECKS: Readonly<Record<keyof EmulatorScript, Check>> = {
   output_tokens: count, reasoning_tokens: count, first_token_ms: count, token_interval_ms: number,
   status: count, body: anything, html: flag, retry_after: count, ok_with_error: flag,
-  error_frame_after: count, error_shape: oneOf('flat', 'nested'), cut_after: count, cut_mid_frame: flag, no_done: flag,
+  error_frame_after: count, error_shape: oneOf('flat', 'nested', 'failed'), cut_after: count, cut_mid_frame: flag, no_done: flag,
   no_usage: flag, usage: object, cost_usd_ticks: number,
   stall_after: count, stall_before_headers: flag, frame_bytes: count, content: text, crlf: flag,
+  delay_ms: count, reset_before_headers: flag, cut_after_bytes: count, chunk_bytes: count,
+  gzip: (value, path) => (value === 'force' ? undefined : flag(value, path)),
+  no_final_newline: flag, ping_every: count, ping_data: flag, unsolicited: flag, server_tool_calls: fields({}, SERVER_TOOL_CHECKS),
 };
 
 const checkScript = fields({}, CHECKS);
 
-/** @throws EmulatedRefusal 422 */
-export function readScript(value: unknown): EmulatorScript {
-  if (value === undefined || value === null) return {};
-  checkScript(value, 'x_emulator');
+/** @throws EmulatedRefusal 422, naming the place after `path` */
+export function readScript(value: unknown, path = 'x_emulator'): EmulatorScript {
+  checkScript(value, path);
   const unknown = isObject(value) ? Object.keys(value).find((name) => !Object.hasOwn(CHECKS, name)) : undefined;
-  if (unknown !== undefined) throw undeserializable(`x_emulator: unknown field \`${unknown}\``);
+  if (unknown !== undefined) throw undeserializable(`${path}: unknown field \`${unknown}\``);
   return value as EmulatorScript;
+}
+
+export function frameEndOf({ crlf }: EmulatorScript): string {
+  return crlf ? '\r\n\r\n' : '\n\n';
 }
 
 export function interruptionOf(script: EmulatorScript): Interruption | undefined {

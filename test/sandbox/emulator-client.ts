@@ -43,13 +43,37 @@ beforeAll(async () => {
 afterAll(() => emulator.close());
 afterEach(() => emulator.reset());
 
-export function post(body: unknown, { at = emulator, headers = {}, signal }: { at?: XaiEmulator; headers?: Record<string, string>; signal?: AbortSignal } = {}): Promise<Response> {
-  return fetch(`${at.url}/chat/completions`, {
-    method: 'POST',
-    headers: { authorization: `Bearer ${KEY}`, 'content-type': 'application/json', ...headers },
-    body: typeof body === 'string' ? body : JSON.stringify(body),
+interface Asking {
+  at?: XaiEmulator;
+  method?: string;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+}
+
+/** @param path after /v1/ */
+export function ask(path: string, body?: unknown, { at = emulator, method = body === undefined ? 'GET' : 'POST', headers = {}, signal }: Asking = {}): Promise<Response> {
+  return fetch(`${at.url}/${path}`, {
+    method,
+    headers: { authorization: `Bearer ${KEY}`, ...(body !== undefined && { 'content-type': 'application/json' }), ...headers },
+    body: body === undefined || typeof body === 'string' ? body : JSON.stringify(body),
     signal,
   });
+}
+
+export function post(body: unknown, asking?: Asking): Promise<Response> {
+  return ask('chat/completions', body, asking);
+}
+
+export function respond(fields: Record<string, unknown> = {}, asking?: Asking): Promise<Response> {
+  return ask('responses', { model: NO_REASONING, input: 'Hello there, Grok.', ...fields }, asking);
+}
+
+/** The JSON of an answer with this status, 200 unless told. */
+export async function jsonOf<T = Record<string, unknown>>(answer: Promise<Response>, status = 200): Promise<T> {
+  const response = await answer;
+  const body = await response.text();
+  if (response.status !== status) throw new Error(`${response.status} ${body}`);
+  return JSON.parse(body) as T;
 }
 
 export async function complete(fields: Record<string, unknown> = {}, headers?: Record<string, string>): Promise<Completion> {

@@ -55,7 +55,6 @@ describe('refusals', () => {
     [{ n: 0 }, 400, 'n: 0'],
     [{ model: 'grok-9' }, 404, 'The model grok-9 does not exist or your team'],
     [{ search_parameters: { mode: 'auto' } }, 410, 'Live search is deprecated.'],
-    [{ deferred: true }, 501, 'does not imitate deferred completions'],
   ])('%j: %d', async (fields, status, text) => {
     const refusal = await refusalOf(fields);
     expect(refusal.status).toBe(status);
