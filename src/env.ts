@@ -1,5 +1,6 @@
 import { ConfigModule } from '@nestjs/config';
 import { isIP } from 'node:net';
+import { isLoopback } from './shared/loopback.ts';
 
 /** Settings of the process, parsed once. Durations end in `Ms`, sizes in `Bytes`. */
 export interface Env {
@@ -24,6 +25,13 @@ export interface Env {
     breakerFailures: number;
     breakerRecoveryMs: number;
   };
+  /** The company's way out, where there is no direct one. */
+  egress: {
+    proxyUrl: string | undefined;
+    noProxy: string | undefined;
+  };
+  /** Key of the secrets that are sealed locally; undefined: made under the data folder, outside production only. */
+  keyFile: string | undefined;
   /** What callers get who send none of these. */
   defaults: {
     model: string;
@@ -127,6 +135,9 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>): 
   const databaseUrl = text('DATABASE_URL');
   if (databaseUrl !== undefined && !/^postgres(ql)?:\/\//.test(databaseUrl)) faults.push('DATABASE_URL: expected postgresql://user:password@host:port/database');
 
+  const proxyUrl = text('HTTPS_PROXY') ?? text('https_proxy');
+  if (proxyUrl !== undefined && !(URL.canParse(proxyUrl) && /^https?:$/.test(new URL(proxyUrl).protocol))) faults.push('HTTPS_PROXY: expected the URL of an http or https proxy');
+
   const env: Env = {
     production,
     http: {
@@ -151,6 +162,8 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>): 
       breakerFailures: whole('XAI_BREAKER_FAILURES', 5, 1, 1_000_000),
       breakerRecoveryMs: whole('XAI_BREAKER_RECOVERY_MS', 300_000, 1, 86_400_000),
     },
+    egress: { proxyUrl, noProxy: text('NO_PROXY') ?? text('no_proxy') },
+    keyFile: text('NOVIX_KEY_FILE'),
     defaults: {
       model: text('XAI_MODEL') ?? 'grok-beta',
       maxTokensCap: whole('XAI_MAX_TOKENS', 32_768, 1, 10_000_000),
@@ -182,10 +195,6 @@ export function sandboxParts(env: Env): SandboxParts {
 
 export function anySandbox(parts: SandboxParts): boolean {
   return parts.database || parts.provider || parts.identity;
-}
-
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || host === '[::1]' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
 function unsafeCombinations(env: Env, source: Readonly<Record<string, string | undefined>>): string[] {

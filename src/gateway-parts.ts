@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { collectDefaultMetrics, Registry } from 'prom-client';
@@ -12,6 +13,8 @@ import type { Catalogue } from './catalogue/catalogue.ts';
 import type { Tiers } from './catalogue/tiers.ts';
 import { Admission } from './completions/admission.ts';
 import { CallMetrics } from './completions/call-metrics.ts';
+import { conversationSecret } from './completions/conversation.ts';
+import { Dispatcher } from './completions/dispatch.ts';
 import { CompletionPipeline } from './completions/completion-pipeline.ts';
 import { OrphanSweeper } from './completions/orphan-sweeper.ts';
 import { checkConfigFiles } from './config-check.ts';
@@ -20,8 +23,9 @@ import { Health } from './health/health.ts';
 import { JournalMetrics } from './journal/journal-metrics.ts';
 import { Journal } from './journal/journal.ts';
 import { Spool } from './journal/spool.ts';
-import { GrokClient } from './provider/grok-client.ts';
-import { Targets } from './provider/targets.ts';
+import { ProviderMetrics } from './provider/provider-metrics.ts';
+import { Shards } from './provider/shards.ts';
+import { LocalSeal } from './secrets/local-seal.ts';
 import type { Clock } from './shared/clock.ts';
 import { createDataSource, createPool } from './shared/database.ts';
 import { runMigrations } from './shared/migrations.ts';
@@ -95,9 +99,13 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   const admission = new Admission(journal, new Commitments(pool), replica, clock);
   const sweeper = new OrphanSweeper(pool, journal, replica, clock, logger, registry);
   sweeper.start();
-  const grok = new GrokClient(settings.provider);
   const metrics = new CallMetrics(registry, () => admission.open);
-  const pipeline = new CompletionPipeline(settings, catalogue, tiers, decisions, admission, grok, new Targets(settings.provider), metrics, clock, logger);
+  const { provider } = settings;
+  const providerMetrics = new ProviderMetrics(registry);
+  const seal = (): LocalSeal => LocalSeal.open(settings.keyFile ?? join(settings.dataDir, 'secret.key'), settings.keyFile === undefined && !settings.production);
+  const shards = new Shards(settings, seal, providerMetrics, clock, Math.random, logger, catalogue.deployments);
+  const dispatcher = new Dispatcher(shards, { max: provider.retryMax, backoffMs: provider.retryBackoffMs }, providerMetrics, clock, Math.random);
+  const pipeline = new CompletionPipeline(settings, catalogue, tiers, decisions, admission, shards, dispatcher, conversationSecret(provider.apiKey), metrics, clock, logger);
   const health = new Health(journal, verifier);
 
   return {
@@ -106,7 +114,7 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
       await waitUntil(() => admission.open === 0, LAST_OUTCOMES_MS);
       await sweeper.stop();
       await refusals.close();
-      await grok.close();
+      await shards.close();
       await journal.close();
       await spool.close();
       await sequencer.stop();

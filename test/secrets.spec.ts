@@ -43,7 +43,7 @@ beforeAll(async () => {
   gateway = spawn(process.execPath, [resolve('dist/src/main.js')], {
     stdio: ['ignore', 'pipe', 'pipe'], cwd: dataDir,
     env: {
-      PATH: process.env['PATH'], PORT: '0', LOG_LEVEL: 'trace', NOVIX_DATA_DIR: dataDir, DATABASE_URL: databaseUrl.href, XAI_API_KEY: CANARY.providerKey, XAI_API_ENDPOINT: emulator.url, DRAIN_DELAY_MS: '0',
+      PATH: process.env['PATH'], PORT: '0', LOG_LEVEL: 'trace', NOVIX_DATA_DIR: dataDir, DATABASE_URL: databaseUrl.href, XAI_API_KEY: CANARY.providerKey, XAI_BREAKER_FAILURES: '1000', XAI_API_ENDPOINT: emulator.url, DRAIN_DELAY_MS: '0',
       SHUTDOWN_GRACE_MS: '500', XAI_FIRST_BYTE_TIMEOUT_MS: '500', XAI_RETRY_MAX: '0', AUTH_ISSUER: served.settings.issuer, AUTH_AUDIENCE: served.settings.audience, AUTH_JWKS_URI: served.url, AUTH_ALGORITHMS: 'ES256',
     },
   });

@@ -42,14 +42,27 @@ export interface Model {
   imageTokens: number;
 }
 
-/** A place that serves models: an endpoint with a key. */
+/** A place that serves models: an endpoint with a key. Also called a shard, where several serve the same model. */
 export interface Deployment {
   id: string;
-  /** Undefined: the endpoint and key of the environment. */
+  /** Undefined: the endpoint, key and certificate of the environment. */
   baseUrl: string | undefined;
+  /** Names (alias or id) of the models it serves; `*` for all of them. */
+  models: readonly string[];
+  /** What the model is called there; undefined where it has its own id. */
+  upstreamModel: string | undefined;
   region: string;
   accelerator: 'shared' | 'dedicated';
-  models: readonly string[];
+  /** Whether the provider keeps nothing of what is sent there; undefined where nobody has said. */
+  zdr: boolean | undefined;
+  /** Share of the traffic relative to the others; zero takes none. */
+  weight: number;
+  /** Calls under way at once. */
+  maxConcurrency: number;
+  /** Its prices in percent of the model's: regional endpoints cost more. */
+  pricePercent: bigint;
+  /** Sealed; undefined where the server takes none, or the environment has it. */
+  sealedApiKey: string | undefined;
 }
 
 /** What a caller's model name stands for. */
@@ -60,7 +73,15 @@ export interface ResolvedModel {
   name: string;
   model: Model;
   deployments: readonly Deployment[];
+  /** Aliases that may serve instead when no deployment of this one can. */
+  fallbacks: readonly string[];
 }
+
+/** Calls that a deployment takes at once unless it says otherwise. */
+export const MAX_CONCURRENCY_DEFAULT = 2_000;
+
+/** What a deployment may be called: it stands in paths, headers and metrics. */
+export const DEPLOYMENT_ID_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$';
 
 const Decimal = Type.String({ pattern: '^\\d+(\\.\\d+)?$' });
 const Rates = Type.Object({ input: Decimal, cached_input: Decimal, output: Decimal }, { additionalProperties: false });
@@ -69,10 +90,13 @@ const ModelsFile = Type.Object({
     estimate: Type.Object({ bytes_per_token: Type.Number({ exclusiveMinimum: 0 }), image_tokens: Type.Integer({ minimum: 1 }) }, { additionalProperties: false }),
     priority_multiplier: Type.Integer({ minimum: 1 }),
   }, { additionalProperties: false }),
-  aliases: Type.Record(Type.String(), Type.Object({ model: Type.String() }, { additionalProperties: false })),
+  aliases: Type.Record(Type.String(), Type.Object({ model: Type.String(), fallbacks: Type.Optional(Type.Array(Type.String())) }, { additionalProperties: false })),
   deployments: Type.Array(Type.Object({
-    id: Type.String(), base_url: Type.String(), models: Type.Array(Type.String()), region: Type.String(),
+    id: Type.String({ pattern: DEPLOYMENT_ID_PATTERN }), base_url: Type.String(), models: Type.Array(Type.String()), region: Type.String(),
     accelerator: Type.Union([Type.Literal('shared'), Type.Literal('dedicated')]),
+    upstream_model: Type.Optional(Type.String()), zdr: Type.Optional(Type.Boolean()), weight: Type.Optional(Type.Number({ minimum: 0, maximum: 1000 })),
+    max_concurrency: Type.Optional(Type.Integer({ minimum: 1 })), price_percent: Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000 })),
+    api_key: Type.Optional(Type.String({ pattern: '^enc:' })),
   }, { additionalProperties: false }), { minItems: 1 }),
   models: Type.Array(Type.Object({
     id: Type.String(), aliases: Type.Array(Type.String()), endpoints: Type.Array(Type.String()), context_tokens: Type.Integer({ minimum: 1 }),
@@ -90,32 +114,52 @@ const ModelsFile = Type.Object({
 }, { additionalProperties: false });
 type ModelsFile = Static<typeof ModelsFile>;
 
-/** Names, prices and properties of all models, from `config/models.yaml`. */
+/** Names, prices and properties of all models, from `config/models.yaml`, and where they are served. */
 export class Catalogue {
-  readonly #byName = new Map<string, ResolvedModel>();
+  readonly #models = new Map<string, Model>();
+  /** What each name is shown as, and which other names may stand in for it. */
+  readonly #names = new Map<string, { name: string; model: Model; fallbacks: readonly string[] }>();
+  readonly deployments: readonly Deployment[];
+  readonly #byName: ReadonlyMap<string, ResolvedModel>;
   /** Ids that `GET /v1/models` lists: our aliases first, then the provider's models. */
   readonly listedNames: readonly string[];
 
   constructor(file: ModelsFile) {
     const models = file.models.map((entry) => toModel(entry, file.defaults));
-    const deployments = file.deployments.map(toDeployment);
-    const add = (name: string, shownAs: string, model: Model): void => {
-      if (this.#byName.has(name)) throw new Error(`config/models.yaml: the name ${name} stands for two models`);
-      const serving = deployments.filter((deployment) => deployment.models.includes('*') || deployment.models.includes(shownAs));
-      this.#byName.set(name, { requested: name, name: shownAs, model, deployments: serving });
+    const add = (name: string, shownAs: string, model: Model, fallbacks: readonly string[] = []): void => {
+      if (this.#names.has(name)) throw new Error(`config/models.yaml: the name ${name} stands for two models`);
+      this.#names.set(name, { name: shownAs, model, fallbacks });
     };
-    for (const model of models) for (const name of [model.id, ...model.aliases]) add(name, model.id, model);
-    for (const [alias, { model: id }] of Object.entries(file.aliases)) {
-      const model = models.find((candidate) => candidate.id === id);
+    for (const model of models) {
+      this.#models.set(model.id, model);
+      for (const name of [model.id, ...model.aliases]) add(name, model.id, model);
+    }
+    for (const [alias, { model: id, fallbacks }] of Object.entries(file.aliases)) {
+      const model = this.#models.get(id);
       if (!model) throw new Error(`config/models.yaml: alias ${alias} names the unknown model ${id}`);
-      add(alias, alias, model);
+      add(alias, alias, model, fallbacks);
+    }
+    for (const [alias, { fallbacks = [] }] of Object.entries(file.aliases)) {
+      for (const fallback of fallbacks) if (!this.#names.has(fallback)) throw new Error(`config/models.yaml: alias ${alias} falls back to the unknown model ${fallback}`);
     }
     this.listedNames = [...Object.keys(file.aliases), ...models.map((model) => model.id)];
+    this.deployments = file.deployments.map(toDeployment);
+    this.#byName = this.#index();
   }
 
   /** Finds a model by id or alias; undefined when nothing has that name. */
   resolve(name: string): ResolvedModel | undefined {
     return this.#byName.get(name);
+  }
+
+  /** The model that a deployment serves under its own name for it, where we know that model; else the one it stands in for. */
+  modelAt(deployment: Deployment, model: Model): Model {
+    return (deployment.upstreamModel === undefined ? undefined : this.#models.get(deployment.upstreamModel)) ?? model;
+  }
+
+  #index(): Map<string, ResolvedModel> {
+    const serving = (name: string): Deployment[] => this.deployments.filter(({ models }) => models.includes('*') || models.includes(name));
+    return new Map([...this.#names].map(([requested, { name, model, fallbacks }]) => [requested, { requested, name, model, fallbacks, deployments: serving(name) }]));
   }
 }
 
@@ -154,7 +198,7 @@ function toModel(entry: ModelsFile['models'][number], defaults: ModelsFile['defa
   };
 }
 
-function toRates(modelId: string, usd: { input: string; cached_input: string; output: string }): TokenRates {
+function toRates(modelId: string, usd: Static<typeof Rates>): TokenRates {
   const ticks = (text: string): bigint => {
     const parsed = parseUsdPerMillion(text);
     if (parsed === undefined || parsed === 0n) throw new Error(`config/models.yaml: ${modelId}: ${text} is no price of whole ticks per token above zero`);
@@ -167,8 +211,14 @@ function toDeployment(entry: ModelsFile['deployments'][number]): Deployment {
   return {
     id: entry.id,
     baseUrl: entry.base_url === 'env' ? undefined : entry.base_url,
+    models: entry.models,
+    upstreamModel: entry.upstream_model,
     region: entry.region,
     accelerator: entry.accelerator,
-    models: entry.models,
+    zdr: entry.zdr,
+    weight: entry.weight ?? 1,
+    maxConcurrency: entry.max_concurrency ?? MAX_CONCURRENCY_DEFAULT,
+    pricePercent: BigInt(entry.price_percent ?? 100),
+    sealedApiKey: entry.api_key,
   };
 }

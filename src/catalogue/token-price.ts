@@ -27,6 +27,17 @@ export function computeCostTicks(usage: TokenUsage, price: ModelPrice, priority:
   return (uncached + cached + output) * (priority ? price.priorityMultiplier : 1n);
 }
 
+/** The price at a deployment that charges so many percent of the model's. Rounded up: a hold may be a tick too large, never too small. */
+export function scaledPrice(price: ModelPrice, percent: bigint): ModelPrice {
+  if (percent === 100n) return price;
+  const scaled = (ticks: bigint): bigint => (ticks * percent + 99n) / 100n;
+  const rates = ({ input, cachedInput, output }: TokenRates): TokenRates => ({ input: scaled(input), cachedInput: scaled(cachedInput), output: scaled(output) });
+  return {
+    ...price, base: rates(price.base),
+    longContext: price.longContext && { fromPromptTokens: price.longContext.fromPromptTokens, rates: rates(price.longContext.rates) },
+  };
+}
+
 /** The rates of a request with so many prompt tokens, cached ones included: from the threshold on, all of it costs the long-context price. */
 export function ratesFor(price: ModelPrice, promptTokens: number): TokenRates {
   return price.longContext !== undefined && promptTokens >= price.longContext.fromPromptTokens ? price.longContext.rates : price.base;

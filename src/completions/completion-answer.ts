@@ -13,6 +13,8 @@ const COMMENT = ': keep-alive\n\n';
 export interface CompletionAnswer {
   /** Whether anything went out, so that an error can only travel inside the stream. */
   readonly begun: boolean;
+  /** Whether any byte of the provider's answer was taken, so that no other attempt may begin anew. */
+  readonly written: boolean;
   write(bytes: Buffer): void;
   /** Called once the call is settled and recorded. */
   finish(tail: Buffer, headers: Readonly<Record<string, string>>, usage: unknown): void;
@@ -29,6 +31,7 @@ export interface Flow {
 /** Passes the provider's bytes on as they come, holding the provider back when the caller is slow. */
 export class StreamedAnswer implements CompletionAnswer {
   begun = false;
+  written = false;
   readonly #raw: ServerResponse;
   #keepAlive: NodeJS.Timeout;
   #stalled: NodeJS.Timeout | undefined;
@@ -37,7 +40,7 @@ export class StreamedAnswer implements CompletionAnswer {
   constructor(
     private readonly reply: FastifyReply,
     private readonly flow: Flow,
-    private readonly headers: Readonly<Record<string, string>>,
+    private readonly headers: () => Readonly<Record<string, string>>,
   ) {
     this.#raw = reply.raw;
     this.#keepAlive = setTimeout(() => this.#comment(), KEEP_ALIVE_MS);
@@ -46,6 +49,7 @@ export class StreamedAnswer implements CompletionAnswer {
 
   write(bytes: Buffer): void {
     if (this.#over) return;
+    this.written = true;
     this.#begin();
     this.#keepAlive.refresh();
     if (this.#raw.write(bytes)) return;
@@ -82,7 +86,7 @@ export class StreamedAnswer implements CompletionAnswer {
     if (this.begun) return;
     this.begun = true;
     this.reply.hijack();
-    this.#raw.writeHead(200, { ...(this.reply.getHeaders() as Record<string, string>), ...this.headers, 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache', 'x-accel-buffering': 'no' });
+    this.#raw.writeHead(200, { ...(this.reply.getHeaders() as Record<string, string>), ...this.headers(), 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache', 'x-accel-buffering': 'no' });
   }
 
   #comment(): void {
@@ -102,11 +106,13 @@ export class StreamedAnswer implements CompletionAnswer {
 /** Collects the stream and answers with one JSON object. */
 export class PlainAnswer implements CompletionAnswer {
   readonly begun = false;
+  written = false;
   readonly #assembly = new ChatAssembly();
 
   constructor(private readonly reply: FastifyReply) {}
 
   write(bytes: Buffer): void {
+    this.written = true;
     this.#assembly.push(bytes);
   }
 

@@ -4,42 +4,30 @@ import type { Principal } from '../auth/principal.ts';
 import type { Catalogue } from '../catalogue/catalogue.ts';
 import type { Tiers } from '../catalogue/tiers.ts';
 import { chargeFor, type Charge } from '../cost/charge.ts';
-import { planCall, type Candidate, type Plan } from '../cost/plan.ts';
+import { candidatesFor, planCall, type Candidate, type Plan } from '../cost/plan.ts';
 import type { Env } from '../env.ts';
-import { ChatStreamReader } from '../provider/chat-stream.ts';
-import type { GrokClient, UpstreamCall, UpstreamLimits } from '../provider/grok-client.ts';
+import type { ChatStreamReader } from '../provider/chat-stream.ts';
+import type { UpstreamCall, UpstreamLimits } from '../provider/grok-client.ts';
 import { GrokApiError } from '../provider/grok-errors.ts';
 import { readChatUsage } from '../provider/grok-usage.ts';
-import type { Targets } from '../provider/targets.ts';
+import type { Lease } from '../provider/shard.ts';
+import type { Shards } from '../provider/shards.ts';
 import type { Clock } from '../shared/clock.ts';
 import { asGatewayError, GatewayError } from '../shared/gateway-error.ts';
 import { formatUsd } from '../shared/usd-ticks.ts';
 import { authorize, type AccessDecision } from './access.ts';
 import { neverSent, type Admission, type AdmittedCall } from './admission.ts';
-import type { Attempt, CallEnd } from './call-record.ts';
+import type { CallEnd } from './call-record.ts';
 import type { CallMetrics } from './call-metrics.ts';
 import type { Caller } from './caller.ts';
 import { readCallerOptions, type CallerOptions } from './caller-options.ts';
 import { PlainAnswer, StreamedAnswer, type CompletionAnswer } from './completion-answer.ts';
 import { parseCompletionRequest, type ParsedRequest } from './completion-request.ts';
-import { costFacts, requestedCapabilities, upstreamBody } from './upstream-request.ts';
+import { conversationId } from './conversation.ts';
+import { CallerGone, type Dispatched, type Dispatcher } from './dispatch.ts';
+import { costFacts, requestedCapabilities, supports, upstreamBody } from './upstream-request.ts';
 
 const FIRST_BYTE_TIMEOUT_MS = 120_000;
-
-/** The caller went away, or reads too slowly to be waited for: nobody is left to be told. */
-class CallerGone extends Error {
-  override readonly name = 'CallerGone';
-}
-
-/** What came of the dispatch, before it is settled. */
-interface Dispatched {
-  reader: ChatStreamReader;
-  attempt: Attempt;
-  sent: boolean;
-  backlogged: boolean;
-  failure: unknown;
-  answerCommitment: CallEnd['answerCommitment'];
-}
 
 /**
  * START HERE: the life of a completion, from top to bottom.
@@ -51,7 +39,7 @@ interface Dispatched {
  *   5 authorize      `access.ts`                           policy over the resolved request (pure)         403
  *   6 cache          (a later issue)
  *   7 admit          `admission.ts`                        intent and hold, one commit                     402 503
- *   8 dispatch       `provider/grok-client.ts`             bytes pass through                              502 503 504
+ *   8 dispatch       `dispatch.ts`                         shard, breaker, attempts; bytes pass through    429 502 503 504
  *   9 settle         `admission.ts`                        outcome and charge, one commit; then the end of the answer
  *
  * Steps 1 and 2 are guards, since Nest runs guards before anything has read the body. Up to step 7 an error is a refusal, recorded by the error
@@ -64,8 +52,9 @@ export class CompletionPipeline {
     private readonly tiers: Tiers,
     private readonly decisions: DecisionPoint,
     private readonly admission: Admission,
-    private readonly grok: GrokClient,
-    private readonly targets: Targets,
+    private readonly shards: Shards,
+    private readonly dispatcher: Dispatcher,
+    private readonly conversationSecret: Buffer,
     private readonly metrics: CallMetrics,
     private readonly clock: Clock,
     private readonly logger: Logger,
@@ -76,25 +65,35 @@ export class CompletionPipeline {
     const parsed = parseCompletionRequest(await caller.readBody());
     const plan = this.#plan(parsed, options);
     const decision = this.#authorize(principal, parsed, plan, options, caller);
-    const candidate = decision.candidates[0]!;
-    const limits = this.#limits(candidate, options);
-    const call = await this.admission.admit({
-      requestId: caller.requestId, principal, plan, candidate, decision, operation: caller.operation, ip: caller.ip,
-      stream: parsed.request.stream === true, body: parsed.body, apiVersion: this.env.provider.apiVersion, totalTimeoutMs: limits.totalTimeoutMs,
-    });
-    const headers = this.#headers(candidate, decision);
-    let answer: CompletionAnswer | undefined;
+    const conversation = conversationId(this.conversationSecret, principal.tenantId, caller.headers, parsed.request, parsed.body.length);
+    // Before anything is written or held: where no deployment can take the call, that is all there is to say.
+    const place = this.shards.lease(decision.candidates, { conversation, inputTokens: plan.inputTokens, avoid: new Set(), nowOrNever: false });
+    const limitsOf = (candidate: Candidate): UpstreamLimits => this.#limits(candidate, options);
+    const call = await this.#admit(place, principal, parsed, plan, decision, caller, limitsOf(place.candidate).totalTimeoutMs);
+    const upstream: { call?: UpstreamCall } = {};
+    const headers = { current: this.#headers(place.candidate, decision, 1) };
+    let answer: CompletionAnswer;
     let dispatched: Dispatched;
     try {
-      const upstream: { call?: UpstreamCall } = {};
       const flow = { pause: () => upstream.call?.pause(), resume: () => upstream.call?.resume(), cut: () => upstream.call?.abort(new CallerGone('the caller reads too slowly')) };
-      answer = parsed.request.stream === true ? new StreamedAnswer(caller.reply, flow, headers) : new PlainAnswer(caller.reply);
-      dispatched = await this.#dispatch(call, upstream, parsed, plan, candidate, limits, caller, answer);
+      answer = parsed.request.stream === true ? new StreamedAnswer(caller.reply, flow, () => headers.current) : new PlainAnswer(caller.reply);
+      let attempts = 0;
+      dispatched = await this.dispatcher.run({
+        call, plan, conversation, answer, limitsOf,
+        bodyOf: (candidate) => {
+          attempts += 1;
+          headers.current = this.#headers(candidate, decision, attempts);
+          return upstreamBody(parsed, plan, candidate, this.env.defaults, conversation);
+        },
+        allowed: () => this.#authorize(principal, parsed, plan, options, caller).candidates,
+        onHangUp: (listener) => caller.onHangUp(listener),
+      }, upstream, place);
     } catch (error) {
+      place.lease.end('neither');
       await this.#settle(call, neverSent(asGatewayError(error)));
       throw recorded(asGatewayError(error));
     }
-    await this.#settleAndAnswer(call, dispatched, plan, candidate, answer, headers, parsed.request.stream_options?.include_usage === true);
+    await this.#settleAndAnswer(call, dispatched, plan, answer, headers.current, parsed.request.stream_options?.include_usage === true);
   }
 
   /** Step 4. */
@@ -104,7 +103,10 @@ export class CompletionPipeline {
     if (!resolved) {
       throw new GatewayError('model_not_found', { publicMessage: `There is no model ${JSON.stringify(name)} here. GET /v1/models lists those that you may use.`, param: 'model' });
     }
-    return planCall(resolved, costFacts(parsed, resolved.model), { maxTokensCap: this.env.defaults.maxTokensCap, maxCostTicks: options.maxCostTicks });
+    const facts = costFacts(parsed, resolved.model);
+    const names = [resolved, ...resolved.fallbacks.flatMap((fallback) => this.catalogue.resolve(fallback) ?? [])];
+    const candidates = candidatesFor(this.catalogue, names).filter(({ model }) => model === resolved.model || supports(parsed, model));
+    return planCall(resolved, candidates, facts, { maxTokensCap: this.env.defaults.maxTokensCap, maxCostTicks: options.maxCostTicks });
   }
 
   /** Step 5. */
@@ -113,53 +115,25 @@ export class CompletionPipeline {
     return authorize(this.decisions, this.tiers, principal, plan, facts, { ip: caller.ip, timeMs: this.clock.nowMs() });
   }
 
-  /** Step 8. Never rejects once a byte may have been sent: what went wrong is part of the result. */
-  async #dispatch(
-    call: AdmittedCall, upstream: { call?: UpstreamCall }, parsed: ParsedRequest, plan: Plan, candidate: Candidate, limits: UpstreamLimits, caller: Caller, answer: CompletionAnswer,
-  ): Promise<Dispatched> {
-    const reader = new ChatStreamReader(plan.choices);
-    const committed = call.committer.begin('answer');
-    const startedMs = this.clock.monotonicMs();
-    const attempt: Attempt = { deployment: candidate.deployment.id, providerRequestId: undefined, zeroDataRetention: undefined, status: undefined, errorCode: undefined, firstByteMs: undefined };
-    const body = upstreamBody(parsed, plan, candidate.model, this.env.defaults);
-    let paused = false;
-    const exchange = this.grok.stream(this.targets.of(candidate.deployment), '/chat/completions', body, limits, {
-      onHead: (head) => {
-        Object.assign(attempt, { status: 200, providerRequestId: head.requestId, zeroDataRetention: head.zeroDataRetention });
-      },
-      onBytes: (bytes) => {
-        attempt.firstByteMs ??= Math.round(this.clock.monotonicMs() - startedMs);
-        committed.update(bytes);
-        const passed = reader.push(bytes);
-        if (passed.length > 0) answer.write(passed);
-        if (reader.failure) throw reader.failure;
-      },
-    });
-    upstream.call = {
-      ended: exchange.ended,
-      get sent() { return exchange.sent; },
-      pause: () => { paused = true; exchange.pause(); },
-      resume: () => { paused = false; exchange.resume(); },
-      abort: (reason) => exchange.abort(reason),
-    };
-    caller.onHangUp(() => exchange.abort(new CallerGone('the caller hung up')));
-    let failure: unknown;
+  /** Step 7. */
+  async #admit(place: { candidate: Candidate; lease: Lease }, principal: Principal, parsed: ParsedRequest, plan: Plan, decision: AccessDecision, caller: Caller, totalTimeoutMs: number): Promise<AdmittedCall> {
     try {
-      await exchange.ended;
-      reader.assertWhole();
+      return await this.admission.admit({
+        requestId: caller.requestId, principal, plan, candidate: place.candidate, decision, operation: caller.operation, ip: caller.ip,
+        stream: parsed.request.stream === true, body: parsed.body, apiVersion: this.env.provider.apiVersion, totalTimeoutMs,
+      });
     } catch (error) {
-      failure = error;
-      if (error instanceof GrokApiError) Object.assign(attempt, { status: error.status ?? attempt.status, errorCode: error.code, providerRequestId: error.requestId ?? attempt.providerRequestId });
+      place.lease.end('neither');
+      throw error;
     }
-    return { reader, attempt, sent: exchange.sent, backlogged: paused, failure, answerCommitment: attempt.firstByteMs === undefined ? undefined : committed.finish() };
   }
 
   /** Step 9, and the end of the answer, which waits for it. */
   async #settleAndAnswer(
-    call: AdmittedCall, dispatched: Dispatched, plan: Plan, candidate: Candidate, answer: CompletionAnswer, headers: Readonly<Record<string, string>>, withUsage: boolean,
+    call: AdmittedCall, dispatched: Dispatched, plan: Plan, answer: CompletionAnswer, headers: Readonly<Record<string, string>>, withUsage: boolean,
   ): Promise<void> {
     const { reader, failure } = dispatched;
-    const end = this.#end(dispatched, plan, candidate, answer.begun);
+    const end = this.#end(dispatched, plan, answer.begun);
     const inDatabase = await this.#settle(call, end);
     if (failure instanceof CallerGone) {
       if (answer instanceof StreamedAnswer) answer.abandon();
@@ -177,9 +151,10 @@ export class CompletionPipeline {
     }
   }
 
-  #end({ reader, attempt, sent, backlogged, failure, answerCommitment }: Dispatched, plan: Plan, candidate: Candidate, begun: boolean): CallEnd {
+  #end({ candidate, reader, attempts, sent, backlogged, failure, answerCommitment }: Dispatched, plan: Plan, begun: boolean): CallEnd {
     const usage = reader.usage === undefined ? undefined : readChatUsage(reader.usage);
-    const mayHaveBeenBilled = failure instanceof GrokApiError ? failure.mayHaveBeenBilled : sent;
+    // Attempts before the last were free, or there would have been no other.
+    const mayHaveBeenBilled = failure instanceof GrokApiError ? failure.mayHaveBeenBilled : sent && attempts.at(-1)?.errorCode === undefined;
     const charge = chargeFor(
       { mayHaveBeenBilled, usage, priority: reader.serviceTier === 'priority', outputTokensSeen: reader.outputTokensSeen, backlogged },
       plan, candidate.price,
@@ -188,7 +163,7 @@ export class CompletionPipeline {
     const error = failure === undefined || failure instanceof CallerGone ? undefined : failure instanceof GrokApiError ? failure.toGatewayError() : asGatewayError(failure);
     const outcome = failure === undefined ? 'completed' : failure instanceof CallerGone ? 'aborted' : 'failed';
     return {
-      outcome: sent ? outcome : 'never_sent', charge, usage, attempts: [attempt], answerCommitment,
+      outcome: sent ? outcome : 'never_sent', charge, usage, attempts, answerCommitment,
       httpStatus: begun || failure === undefined ? 200 : (error?.status ?? 499),
       errorCode: failure instanceof CallerGone ? 'caller_gone' : error?.code,
     };
@@ -230,11 +205,11 @@ export class CompletionPipeline {
     };
   }
 
-  #headers({ model, deployment }: Candidate, decision: AccessDecision): Readonly<Record<string, string>> {
+  #headers({ model, deployment }: Candidate, decision: AccessDecision, attempts: number): Readonly<Record<string, string>> {
     return {
       'x-novix-model': model.id,
       'x-novix-deployment': deployment.id,
-      'x-novix-attempts': '1',
+      'x-novix-attempts': String(attempts),
       'x-novix-cache': 'bypass',
       'x-novix-decision-id': decision.id,
     };

@@ -7,7 +7,7 @@ import type { Principal } from '../auth/principal.ts';
 import { Invoke } from '../auth/route-access.ts';
 import { Catalogue, type ResolvedModel } from '../catalogue/catalogue.ts';
 import { TIERS, type Tiers } from '../catalogue/tiers.ts';
-import { planCall } from '../cost/plan.ts';
+import { candidatesFor, planCall } from '../cost/plan.ts';
 import { ApiAnswers } from '../openapi/documented.ts';
 import { CLOCK, type Clock } from '../shared/clock.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
@@ -52,10 +52,10 @@ export class ModelsController {
 
   /** Decides the smallest call of a model, by the rules that decide real ones. */
   #mayUse(principal: Principal, ip: string, model: ResolvedModel): boolean {
-    if (model.model.price === undefined) return false;
+    if (model.model.price === undefined || model.deployments.length === 0) return false;
     const facts = { textBytes: 0, images: 0, maxOutputTokens: 1, choices: 1, reasoningEffort: undefined, priority: false };
     try {
-      const plan = planCall(model, facts, { maxTokensCap: 1, maxCostTicks: undefined });
+      const plan = planCall(model, candidatesFor(this.catalogue, [model]), facts, { maxTokensCap: 1, maxCostTicks: undefined });
       authorize(this.decisions, this.tiers, principal, plan, { stream: false, dataClass: 'internal', capabilities: ['text'] }, { ip, timeMs: this.clock.nowMs() });
       return true;
     } catch (error) {

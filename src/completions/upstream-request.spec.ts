@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { loadCatalogue, type Model } from '../catalogue/catalogue.ts';
-import { planCall, type Plan } from '../cost/plan.ts';
+import { candidatesFor, planCall, type Plan } from '../cost/plan.ts';
 import { parseCompletionRequest } from './completion-request.ts';
 import { costFacts, requestedCapabilities, upstreamBody } from './upstream-request.ts';
 
@@ -69,14 +69,20 @@ describe('requestedCapabilities', () => {
 });
 
 describe('upstreamBody', () => {
-  const planFor = (body: object, name: string): Plan => planCall(catalogue.resolve(name)!, facts(body, name), { maxTokensCap: 32_768, maxCostTicks: undefined });
+  const CONVERSATION = '0b3a6f0e-1111-8222-8333-444455556666';
+  const planFor = (body: object, name: string): Plan => planCall(catalogue.resolve(name)!, candidatesFor(catalogue, [catalogue.resolve(name)!]), facts(body, name), { maxTokensCap: 32_768, maxCostTicks: undefined });
   const sent = (body: object, defaults: Partial<typeof DEFAULTS> | Record<string, number> = {}, name = 'grok-beta'): Record<string, unknown> =>
-    JSON.parse(upstreamBody(parsed(body), planFor(body, name), modelOf(name), { ...DEFAULTS, ...defaults }).toString()) as Record<string, unknown>;
+    JSON.parse(upstreamBody(parsed(body), planFor(body, name), { model: modelOf(name), upstreamModel: modelOf(name).id }, { ...DEFAULTS, ...defaults }, CONVERSATION).toString()) as Record<string, unknown>;
 
   it('decides the model, the stream and the output cap, and leaves all else', () => {
     expect(sent({ model: 'grok-beta', max_tokens: 5, x_new: { y: 1 } })).toEqual({
       model: 'grok-4.3', stream: true, stream_options: { include_usage: true }, max_completion_tokens: 5, messages: MESSAGES, x_new: { y: 1 },
     });
+  });
+
+  it('never sends a caller’s own cache key, which another tenant might have chosen too', () => {
+    expect(sent({ prompt_cache_key: 'mine' })['prompt_cache_key']).toBe(CONVERSATION);
+    expect(sent({})).not.toHaveProperty('prompt_cache_key');
   });
 
   it('caps an answer that the caller did not limit', () => {
@@ -104,7 +110,7 @@ describe('upstreamBody', () => {
   it('keeps the caller’s text to the byte', () => {
     const json = '{"messages":[{"role":"user","content":"\\u00fc\\/ 1.0"}],"seed":12345678901234567890,"model":"grok-beta"}';
     const request = parsed(json);
-    const plan = planCall(catalogue.resolve('grok-beta')!, costFacts(request, modelOf('grok-beta')), { maxTokensCap: 32_768, maxCostTicks: undefined });
-    expect(upstreamBody(request, plan, modelOf('grok-beta'), DEFAULTS).toString()).toContain('"messages":[{"role":"user","content":"\\u00fc\\/ 1.0"}],"seed":12345678901234567890');
+    const plan = planCall(catalogue.resolve('grok-beta')!, candidatesFor(catalogue, [catalogue.resolve('grok-beta')!]), costFacts(request, modelOf('grok-beta')), { maxTokensCap: 32_768, maxCostTicks: undefined });
+    expect(upstreamBody(request, plan, plan.candidates[0]!, DEFAULTS, undefined).toString()).toContain('"messages":[{"role":"user","content":"\\u00fc\\/ 1.0"}],"seed":12345678901234567890');
   });
 });

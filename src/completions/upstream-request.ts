@@ -1,5 +1,5 @@
 import type { Model } from '../catalogue/catalogue.ts';
-import type { CostFacts, Plan } from '../cost/plan.ts';
+import type { Candidate, CostFacts, Plan } from '../cost/plan.ts';
 import type { Env } from '../env.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import type { CompletionRequest, ParsedRequest } from './completion-request.ts';
@@ -39,15 +39,17 @@ export function requestedCapabilities(request: CompletionRequest): string[] {
 }
 
 /** The caller's bytes with the few members that the gateway decides: model, stream, output cap, and defaults for what the caller left out. */
-export function upstreamBody({ body, members, request }: ParsedRequest, plan: Plan, model: Model, defaults: Defaults): Buffer {
+export function upstreamBody({ body, members, request }: ParsedRequest, plan: Plan, { model, upstreamModel }: Pick<Candidate, 'model' | 'upstreamModel'>, defaults: Defaults, conversation: string | undefined): Buffer {
   const replacements = new Map<string, string | undefined>([
-    ['model', JSON.stringify(model.id)],
+    ['model', JSON.stringify(upstreamModel)],
     // Always streamed, whatever the caller wants: only so is a hang-up noticed, and the price known as soon as it exists.
     ['stream', 'true'],
     ['stream_options', JSON.stringify({ ...request.stream_options, include_usage: true })],
     ['max_tokens', undefined],
     ['max_completion_tokens', String(plan.maxOutputTokens)],
   ]);
+  // The caller's own key would be shared with other tenants that happen to choose the same.
+  if ((request as { prompt_cache_key?: unknown }).prompt_cache_key !== undefined) replacements.set('prompt_cache_key', conversation === undefined ? undefined : JSON.stringify(conversation));
   const addDefault = (name: 'temperature' | 'top_p' | 'frequency_penalty' | 'presence_penalty', value: number | undefined): void => {
     if (value !== undefined && (request[name] ?? undefined) === undefined && !model.refuses.includes(name)) replacements.set(name, String(value));
   };
@@ -56,6 +58,17 @@ export function upstreamBody({ body, members, request }: ParsedRequest, plan: Pl
   addDefault('frequency_penalty', defaults.frequencyPenalty);
   addDefault('presence_penalty', defaults.presencePenalty);
   return withMembers(body, members, replacements);
+}
+
+/** Whether a model takes a request as it is. */
+export function supports({ request }: ParsedRequest, model: Model): boolean {
+  try {
+    assertSupported(request, model);
+    return true;
+  } catch (error) {
+    if (error instanceof GatewayError) return false;
+    throw error;
+  }
 }
 
 function assertSupported(request: CompletionRequest, model: Model): void {

@@ -2,13 +2,13 @@ import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { loadCatalogue, type ResolvedModel } from '../catalogue/catalogue.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
-import { planCall, type CostFacts, type Plan, type PlanLimits } from './plan.ts';
+import { candidatesFor, planCall, type CostFacts, type Plan, type PlanLimits } from './plan.ts';
 
 const catalogue = loadCatalogue();
 const FACTS: CostFacts = { textBytes: 250, images: 0, maxOutputTokens: 100, choices: 1, reasoningEffort: undefined, priority: false };
 const LIMITS: PlanLimits = { maxTokensCap: 32_768, maxCostTicks: undefined };
 const plan = (facts: Partial<CostFacts> = {}, limits: Partial<PlanLimits> = {}, model = 'grok-4.20-0309-non-reasoning'): Plan =>
-  planCall(catalogue.resolve(model)!, { ...FACTS, ...facts }, { ...LIMITS, ...limits });
+  planCall(catalogue.resolve(model)!, candidatesFor(catalogue, [catalogue.resolve(model)!]), { ...FACTS, ...facts }, { ...LIMITS, ...limits });
 
 function planOrRefusal(...given: Parameters<typeof plan>): Plan | GatewayError {
   try {
@@ -63,13 +63,33 @@ describe('planCall', () => {
   it('refuses a model without a price', () => {
     const resolved = catalogue.resolve('grok-4.3')!;
     const free: ResolvedModel = { ...resolved, model: { ...resolved.model, price: undefined } };
-    expect(() => planCall(free, FACTS, LIMITS)).toThrow(expect.objectContaining({ code: 'price_unavailable' }));
+    expect(() => planCall(free, candidatesFor(catalogue, [free]), FACTS, LIMITS)).toThrow(expect.objectContaining({ code: 'price_unavailable' }));
   });
 
   it('offers each deployment as a candidate', () => {
     const resolved = catalogue.resolve('grok-beta')!;
     const two: ResolvedModel = { ...resolved, deployments: [{ ...resolved.deployments[0]!, id: 'a' }, { ...resolved.deployments[0]!, id: 'b' }] };
-    expect(planCall(two, FACTS, LIMITS).candidates.map(({ deployment }) => deployment.id)).toEqual(['a', 'b']);
+    expect(planCall(two, candidatesFor(catalogue, [two]), FACTS, LIMITS).candidates.map(({ deployment }) => deployment.id)).toEqual(['a', 'b']);
+  });
+});
+
+describe('candidatesFor', () => {
+  const resolved = catalogue.resolve('grok-beta')!;
+  const at = (change: object): ResolvedModel => ({ ...resolved, deployments: [{ ...resolved.deployments[0]!, ...change }] });
+
+  it('scales the price to the deployment, and the hold with it', () => {
+    const [candidate] = candidatesFor(catalogue, [at({ pricePercent: 110n })]);
+    expect(candidate!.price).toMatchObject({ base: { input: 13_750n, cachedInput: 2_200n, output: 27_500n }, longContext: { rates: { input: 27_500n } } });
+    expect(planCall(resolved, [...candidatesFor(catalogue, [resolved]), candidate!], FACTS, LIMITS).outputRateTicks).toBe(27_500n);
+  });
+
+  it('takes the facts of the model that a deployment serves, where we know it', () => {
+    expect(candidatesFor(catalogue, [at({ upstreamModel: 'grok-4.7' })])[0]).toMatchObject({ upstreamModel: 'grok-4.7', model: { id: 'grok-4.7' } });
+    expect(candidatesFor(catalogue, [at({ upstreamModel: 'our-own-llm' })])[0]).toMatchObject({ upstreamModel: 'our-own-llm', model: { id: 'grok-4.3' } });
+  });
+
+  it('ranks those that may stand in behind those asked for', () => {
+    expect(candidatesFor(catalogue, [catalogue.resolve('grok-pro')!, resolved]).map(({ name, rank }) => [name, rank])).toEqual([['grok-pro', 0], ['grok-beta', 1]]);
   });
 });
 

@@ -1,5 +1,5 @@
-import type { Deployment, Model, ModelPrice, ResolvedModel } from '../catalogue/catalogue.ts';
-import { ratesFor } from '../catalogue/token-price.ts';
+import type { Catalogue, Deployment, Model, ModelPrice, ResolvedModel } from '../catalogue/catalogue.ts';
+import { ratesFor, scaledPrice } from '../catalogue/token-price.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 
 /** Without an output limit a call gets this many tokens: the seed's default. */
@@ -27,55 +27,57 @@ export interface PlanLimits {
   maxCostTicks: bigint | undefined;
 }
 
-/** A model on a deployment, with what a call there may cost. */
+/** A model on a deployment, at the price of that deployment. */
 export interface Candidate {
+  /** The alias or id under which it serves: the one asked for, or one that may stand in for it. */
+  name: string;
   model: Model;
   deployment: Deployment;
+  /** What the model is called there. */
+  upstreamModel: string;
   price: ModelPrice;
+  /** 0 for the model asked for; those with a higher rank serve when none of a lower one can. */
+  rank: number;
 }
 
 /** What a call may use and cost at most, worked out before anything is spent. */
 export interface Plan {
   resolved: ResolvedModel;
-  /** Best first. */
   candidates: readonly Candidate[];
   inputTokens: number;
   maxOutputTokens: number;
   reasoningTokens: number;
   choices: number;
   priority: boolean;
-  /** Money to hold, in ticks, and the part of it that is certain to be used: input and reasoning. */
+  /** Money to hold, in ticks, and the part of it that is certain to be used: input and reasoning. At the dearest candidate. */
   holdTicks: bigint;
   fixedTicks: bigint;
   outputRateTicks: bigint;
 }
 
 /**
- * Plans a call: which candidates can serve it, how much it may write, and how much money to hold. Pure.
+ * Plans a call: how much it may write, and how much money to hold. Pure.
  *
- * The hold is an upper estimate at the uncached price: input (read once, however many choices), and for each choice output up to the cap and a
- * reasoning allowance; at
- * long-context rates where the prompt may reach them, and at the priority rate where it was asked for.
+ * The hold is an upper estimate at the uncached price of the dearest candidate, so that any of them may serve: input (read once, however many
+ * choices), and for each choice output up to the cap and a reasoning allowance; at long-context rates where the prompt may reach them, and at the
+ * priority rate where it was asked for.
  *
+ * @param candidates what can serve the call
  * @throws {GatewayError} `price_unavailable` for a model without a price, `request_cost_exceeded` when the caller's ceiling is too low
  */
-export function planCall(resolved: ResolvedModel, facts: CostFacts, limits: PlanLimits): Plan {
-  const { model, deployments } = resolved;
-  const { price } = model;
-  if (price === undefined) throw new GatewayError('price_unavailable', { publicMessage: `The model ${resolved.requested} has no price, so it cannot be called.` });
-
-  const inputTokens = Math.ceil(facts.textBytes / model.bytesPerToken) + facts.images * model.imageTokens;
-  const reasoningTokens = reasoningAllowance(model, facts.reasoningEffort);
-  const rates = ratesFor(price, inputTokens);
-  const factor = facts.priority ? price.priorityMultiplier : 1n;
-  const choices = BigInt(facts.choices);
-  const outputRateTicks = rates.output * factor * choices;
-  const fixedTicks = BigInt(inputTokens) * rates.input * factor + BigInt(reasoningTokens) * outputRateTicks;
+export function planCall(resolved: ResolvedModel, candidates: readonly Candidate[], facts: CostFacts, limits: PlanLimits): Plan {
+  const first = candidates[0];
+  if (first === undefined) throw priceUnavailable(resolved.requested);
+  const quotes = candidates.map((candidate) => quote(candidate, facts));
+  const most = (read: (one: Quote) => bigint): bigint => quotes.reduce((max, one) => (read(one) > max ? read(one) : max), 0n);
+  const fixedTicks = most((one) => one.fixedTicks);
+  const outputRateTicks = most((one) => one.outputRateTicks);
 
   let maxOutputTokens = Math.min(facts.maxOutputTokens ?? OUTPUT_TOKENS_DEFAULT, limits.maxTokensCap);
   if (limits.maxCostTicks !== undefined) {
-    const affordable = (limits.maxCostTicks - fixedTicks) / outputRateTicks;
-    if (affordable < BigInt(Math.min(OUTPUT_TOKENS_LEAST, maxOutputTokens)) || limits.maxCostTicks < fixedTicks) {
+    const left = limits.maxCostTicks - fixedTicks;
+    const affordable = left / outputRateTicks;
+    if (left < 0n || affordable < BigInt(Math.min(OUTPUT_TOKENS_LEAST, maxOutputTokens))) {
       throw new GatewayError('request_cost_exceeded', {
         publicMessage: 'The call could cost more than its own limit (x-novix-max-cost-usd) even with the shortest useful answer. Raise the limit, shorten the prompt, or choose another model.',
         internal: { maxCostTicks: String(limits.maxCostTicks), fixedTicks: String(fixedTicks) },
@@ -84,12 +86,42 @@ export function planCall(resolved: ResolvedModel, facts: CostFacts, limits: Plan
     if (affordable < BigInt(maxOutputTokens)) maxOutputTokens = Number(affordable);
   }
   return {
-    resolved,
-    candidates: deployments.map((deployment) => ({ model, deployment, price })),
-    inputTokens, maxOutputTokens, reasoningTokens, choices: facts.choices, priority: facts.priority,
+    resolved, candidates, maxOutputTokens, choices: facts.choices, priority: facts.priority,
+    inputTokens: Math.max(...quotes.map((one) => one.inputTokens)), reasoningTokens: Math.max(...quotes.map((one) => one.reasoningTokens)),
     holdTicks: fixedTicks + BigInt(maxOutputTokens) * outputRateTicks,
     fixedTicks, outputRateTicks,
   };
+}
+
+/** Everything that may serve a model name: its deployments, then those of the names that may stand in for it. */
+export function candidatesFor(catalogue: Pick<Catalogue, 'modelAt'>, names: readonly ResolvedModel[]): Candidate[] {
+  return names.flatMap(({ name, model: own, deployments }, rank) =>
+    deployments.flatMap((deployment) => {
+      const model = catalogue.modelAt(deployment, own);
+      if (model.price === undefined) return [];
+      return [{ name, model, deployment, upstreamModel: deployment.upstreamModel ?? model.id, price: scaledPrice(model.price, deployment.pricePercent), rank }];
+    }));
+}
+
+interface Quote {
+  inputTokens: number;
+  reasoningTokens: number;
+  fixedTicks: bigint;
+  outputRateTicks: bigint;
+}
+
+function quote({ model, price }: Candidate, facts: CostFacts): Quote {
+  const inputTokens = Math.ceil(facts.textBytes / model.bytesPerToken) + facts.images * model.imageTokens;
+  const reasoningTokens = reasoningAllowance(model, facts.reasoningEffort);
+  const rates = ratesFor(price, inputTokens);
+  const factor = facts.priority ? price.priorityMultiplier : 1n;
+  const outputRateTicks = rates.output * factor * BigInt(facts.choices);
+  const fixedTicks = BigInt(inputTokens) * rates.input * factor + BigInt(reasoningTokens) * outputRateTicks;
+  return { inputTokens, reasoningTokens, fixedTicks, outputRateTicks };
+}
+
+function priceUnavailable(name: string): GatewayError {
+  return new GatewayError('price_unavailable', { publicMessage: `The model ${name} has no deployment here with a price, so it cannot be called.` });
 }
 
 function reasoningAllowance(model: Model, effort: string | undefined): number {

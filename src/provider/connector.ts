@@ -1,49 +1,130 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
+import { request } from 'node:http';
+import { request as requestOverTls } from 'node:https';
 import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import { buildConnector } from 'undici';
+import { bypassesProxy } from './proxy-bypass.ts';
+
+/** PEM files of upstream mutual TLS and of a private CA; they are read again when they change. */
+export interface TlsFiles {
+  cert: string | undefined;
+  key: string | undefined;
+  ca: string | undefined;
+}
 
 export interface ConnectorOptions {
   connectTimeoutMs: number;
-  /** PEM files of upstream mutual TLS, and of a private CA. */
-  clientCertFile: string | undefined;
-  clientKeyFile: string | undefined;
-  caFile: string | undefined;
+  tls: TlsFiles;
+  /** The company's way out, where there is no other; then the proxy resolves names, and answers for their addresses. */
+  proxy: { url: string | undefined; noProxy: string | undefined };
+  /** Called with the key exchange group of each TLS connection, such as `X25519MLKEM768`; undefined where Node does not say. */
+  onTlsGroup?: (group: string | undefined) => void;
 }
 
 export class ConnectTimeoutError extends Error {
   override readonly name = 'ConnectTimeoutError';
 }
 
+type Connect = (target: buildConnector.Options, callback: buildConnector.Callback) => Socket;
+
 /**
  * Opens upstream sockets under a timer of our own: undici's fires up to half a second late.
- * The limit covers name resolution, TCP and TLS together.
+ * The limit covers name resolution, the proxy, TCP and TLS together.
  */
 export function createConnector(options: ConnectorOptions): buildConnector.connector {
-  const read = (path: string | undefined): Buffer | undefined => (path === undefined ? undefined : readFileSync(path));
-  const tls = { cert: read(options.clientCertFile), key: read(options.clientKeyFile), ca: read(options.caFile) };
-  const connect = buildConnector({
-    timeout: 0,
-    allowH2: false,
-    ...Object.fromEntries(Object.entries(tls).filter(([, value]) => value !== undefined)),
-  });
+  const secureContext = new ReloadedConnect(options);
   return (target, callback) => {
     let socket: Socket | undefined;
     let over = false;
-    const timer = setTimeout(() => {
-      over = true;
-      socket?.destroy();
-      callback(new ConnectTimeoutError(`no connection within ${options.connectTimeoutMs} ms`), null);
-    }, options.connectTimeoutMs);
-    // undici returns the socket at once, though its types do not say so.
-    socket = (connect as unknown as (target: buildConnector.Options, callback: buildConnector.Callback) => Socket)(target, (error, connected) => {
+    const finish = (error: Error | null, connected: Socket | null): void => {
       if (over) {
         connected?.destroy();
         return;
       }
       over = true;
       clearTimeout(timer);
-      if (error) callback(error, null);
-      else callback(null, connected);
+      if (error) {
+        socket?.destroy();
+        callback(error, null);
+        return;
+      }
+      if (options.onTlsGroup && 'getEphemeralKeyInfo' in connected!) options.onTlsGroup(tlsGroup(connected as TLSSocket));
+      callback(null, connected as TLSSocket);
+    };
+    const timer = setTimeout(() => finish(new ConnectTimeoutError(`no connection within ${options.connectTimeoutMs} ms`), null), options.connectTimeoutMs);
+    let connect: Connect;
+    try {
+      connect = secureContext.current();
+    } catch (error) {
+      finish(new Error('a certificate file of the upstream cannot be read', { cause: error }), null);
+      return;
+    }
+    const connectOver = (httpSocket?: Socket): void => {
+      // undici returns the socket at once, though its types do not say so.
+      const opened = connect(httpSocket === undefined ? target : { ...target, httpSocket }, (error, connected) => finish(error, connected));
+      socket = opened;
+      if (over) opened.destroy();
+    };
+    const url = new URL(`${target.protocol}//${target.host ?? target.hostname}`);
+    const { url: proxyUrl, noProxy } = options.proxy;
+    if (proxyUrl === undefined || target.protocol !== 'https:' || bypassesProxy(url, noProxy)) {
+      connectOver();
+      return;
+    }
+    tunnel(new URL(proxyUrl), `${target.hostname}:${target.port || '443'}`, (error, tunnelSocket) => {
+      if (error) finish(error, null);
+      else if (over) tunnelSocket!.destroy();
+      else connectOver(tunnelSocket!);
     });
   };
+}
+
+/** An undici connector whose certificates are those that the files hold now. A renewed file that is unreadable fails connections, rather than start to use an old one silently. */
+class ReloadedConnect {
+  #connect: Connect | undefined;
+  #version = '';
+
+  constructor(private readonly options: ConnectorOptions) {}
+
+  current(): Connect {
+    const { tls } = this.options;
+    const version = [tls.cert, tls.key, tls.ca].map((path) => (path === undefined ? '' : statSync(path).mtimeMs)).join();
+    if (this.#connect === undefined || version !== this.#version) {
+      this.#connect = this.#build();
+      this.#version = version;
+    }
+    return this.#connect;
+  }
+
+  #build(): Connect {
+    const { tls } = this.options;
+    const read = (path: string | undefined): Buffer | undefined => (path === undefined ? undefined : readFileSync(path));
+    const material = Object.fromEntries(Object.entries({ cert: read(tls.cert), key: read(tls.key), ca: read(tls.ca) }).filter(([, value]) => value !== undefined));
+    return buildConnector({ timeout: 0, allowH2: false, ...material }) as unknown as Connect;
+  }
+}
+
+/** Asks a proxy for a connection to `authority`. */
+function tunnel(proxy: URL, authority: string, callback: (error: Error | undefined, socket: Socket | undefined) => void): void {
+  const credentials = proxy.username === '' ? undefined : Buffer.from(`${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`).toString('base64');
+  const asking = (proxy.protocol === 'https:' ? requestOverTls : request)({
+    host: proxy.hostname.replace(/^\[|\]$/g, ''), port: proxy.port || (proxy.protocol === 'https:' ? 443 : 80), method: 'CONNECT', path: authority, agent: false,
+    headers: { host: authority, ...(credentials === undefined ? {} : { 'proxy-authorization': `Basic ${credentials}` }) },
+  });
+  asking.once('connect', (response, socket, head) => {
+    if (response.statusCode === 200 && head.length === 0) {
+      callback(undefined, socket);
+      return;
+    }
+    socket.destroy();
+    callback(new Error(`the proxy answered ${response.statusCode} to CONNECT`), undefined);
+  });
+  asking.once('error', (error) => callback(error, undefined));
+  asking.end();
+}
+
+function tlsGroup(socket: TLSSocket): string | undefined {
+  const info = socket.getEphemeralKeyInfo();
+  return info !== null && 'name' in info ? info.name : undefined;
 }

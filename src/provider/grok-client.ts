@@ -3,11 +3,21 @@ import { Agent, type Dispatcher } from 'undici';
 import { ConnectTimeoutError, createConnector, type ConnectorOptions } from './connector.ts';
 import { errorFromAnswer, timeoutError, transportError, type FailurePhase, type TimeoutKind } from './grok-errors.ts';
 
+/** Where calls go, with which credential. */
 export interface UpstreamTarget {
   /** Origin and version path, without a slash at the end. */
   baseUrl: string;
-  apiKey: string;
+  /** Undefined for a server that takes none. */
+  apiKey: string | undefined;
   apiVersion: string | undefined;
+}
+
+export interface UpstreamRequest {
+  /** Below the target's base URL, beginning with a slash. */
+  path: string;
+  body: Buffer;
+  /** Names the conversation, so that the provider finds the server with its cached prefix. */
+  conversationId: string | undefined;
 }
 
 export interface UpstreamLimits {
@@ -23,6 +33,8 @@ export interface UpstreamLimits {
 export interface UpstreamHead {
   requestId: string | undefined;
   zeroDataRetention: string | undefined;
+  /** Part of the provider's rate limit that is left, 0 to 1; undefined where it does not say. */
+  quotaLeft: number | undefined;
 }
 
 /** Receives an answer as it comes. Exceptions thrown here abort the call. */
@@ -46,11 +58,24 @@ export interface UpstreamCall {
 const ERROR_BODY_BYTES_MAX = 64 * 1024;
 const KEEP_ALIVE_MS = 10_000;
 
-/** Calls xAI, or a server that speaks as it does. */
+/** Calls xAI, or a server that speaks as it does. Never follows a redirect. */
 export class GrokClient {
   readonly #agent: Agent;
+  readonly #origin: string;
+  readonly #basePath: string;
+  readonly #headers: Readonly<Record<string, string>>;
 
-  constructor(options: ConnectorOptions) {
+  constructor(target: UpstreamTarget, options: ConnectorOptions) {
+    const url = new URL(target.baseUrl);
+    this.#origin = url.origin;
+    this.#basePath = url.pathname.replace(/\/+$/, '');
+    this.#headers = {
+      'content-type': 'application/json',
+      'accept-encoding': 'identity',
+      'user-agent': 'novix-gateway',
+      ...(target.apiVersion === undefined ? {} : { 'x-api-version': target.apiVersion }),
+      ...(target.apiKey === undefined ? {} : { authorization: `Bearer ${target.apiKey}` }),
+    };
     // An unbounded pool: a bounded one makes streams wait for each other. Timeouts are kept here, per call.
     this.#agent = new Agent({
       connect: createConnector(options), connections: null, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS,
@@ -58,17 +83,11 @@ export class GrokClient {
   }
 
   /** Sends a request whose answer is a stream of server-sent events. */
-  stream(target: UpstreamTarget, path: string, body: Buffer, limits: UpstreamLimits, sink: UpstreamSink): UpstreamCall {
-    const url = new URL(target.baseUrl);
-    const headers: Record<string, string> = {
-      'content-type': 'application/json',
-      accept: 'text/event-stream',
-      authorization: `Bearer ${target.apiKey}`,
-      'user-agent': 'novix-gateway',
-    };
-    if (target.apiVersion !== undefined) headers['x-api-version'] = target.apiVersion;
+  send({ path, body, conversationId }: UpstreamRequest, limits: UpstreamLimits, sink: UpstreamSink): UpstreamCall {
+    const headers: Record<string, string> = { ...this.#headers, accept: 'text/event-stream' };
+    if (conversationId !== undefined) headers['x-grok-conv-id'] = conversationId;
     const exchange = new Exchange(limits, sink);
-    this.#agent.dispatch({ origin: url.origin, path: `${url.pathname === '/' ? '' : url.pathname}${path}`, method: 'POST', headers, body }, exchange);
+    this.#agent.dispatch({ origin: this.#origin, path: `${this.#basePath}${path}`, method: 'POST', headers, body }, exchange);
     return exchange;
   }
 
@@ -139,8 +158,8 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
       ...(typeof headers['x-request-id'] === 'string' ? { requestId: headers['x-request-id'] } : {}),
       ...(Number.isFinite(retryAfter) && retryAfter > 0 ? { retryAfterSeconds: retryAfter } : {}),
     };
-    if (status === 200 && String(headers['content-type'] ?? '').startsWith('text/event-stream')) {
-      this.#guard(() => this.sink.onHead({ requestId: this.#headers.requestId, zeroDataRetention: asText(headers['x-zero-data-retention']) }));
+    if (status === 200 && String(headers['content-type'] ?? '').startsWith('text/event-stream') && isPlain(headers)) {
+      this.#guard(() => this.sink.onHead({ requestId: this.#headers.requestId, zeroDataRetention: asText(headers['x-zero-data-retention']), quotaLeft: quotaLeft(headers) }));
     } else {
       this.#errorBody = [];
     }
@@ -199,6 +218,20 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
     if (error) this.#settle.reject(error);
     else this.#settle.resolve();
   }
+}
+
+/** We ask for no compression; an answer that something compressed all the same cannot be read while it passes, and counts as a bad one. */
+function isPlain(headers: IncomingHttpHeaders): boolean {
+  return ['', 'identity'].includes(String(headers['content-encoding'] ?? ''));
+}
+
+/** The scarcer of requests and tokens. The provider may send none of these headers. */
+function quotaLeft(headers: IncomingHttpHeaders): number | undefined {
+  const parts = ['requests', 'tokens'].flatMap((kind) => {
+    const [limit, remaining] = [Number(headers[`x-ratelimit-limit-${kind}`]), Number(headers[`x-ratelimit-remaining-${kind}`])];
+    return limit > 0 && remaining >= 0 ? [Math.min(1, remaining / limit)] : [];
+  });
+  return parts.length === 0 ? undefined : Math.min(...parts);
 }
 
 function asText(value: string | string[] | undefined): string | undefined {

@@ -36,6 +36,8 @@ export class GrokApiError extends Error {
   readonly requestId: string | undefined;
   readonly retryable: boolean;
   readonly mayHaveBeenBilled: boolean;
+  /** After which the provider wants to be asked again. */
+  readonly retryAfterSeconds: number | undefined;
   readonly #options: GrokApiErrorOptions;
 
   constructor(options: GrokApiErrorOptions) {
@@ -48,6 +50,7 @@ export class GrokApiError extends Error {
     this.requestId = options.requestId;
     this.retryable = options.retryable;
     this.mayHaveBeenBilled = options.mayHaveBeenBilled;
+    this.retryAfterSeconds = options.retryAfterSeconds;
   }
 
   toGatewayError(): GatewayError {
@@ -108,7 +111,8 @@ export function errorFromAnswer(status: number, text: string, headers: { request
   if (/usage guidelines/i.test(said) && (status === 400 || status === 403)) {
     return refusal('content_refused', 'The provider refused the content under its usage guidelines. Change the prompt.');
   }
-  if (status === 401 || status === 403 || wrongKey) {
+  const creditsUsedUp = status === 429 && /credits|spending limit/i.test(said); // waiting does not help
+  if (status === 401 || status === 403 || wrongKey || creditsUsedUp) {
     return refusal('provider_bad_response', 'The provider refused the gateway itself, not your request. The platform team has to see to its credentials or credits.');
   }
   if (status === 404) return refusal('model_not_found', 'The provider does not offer this model to the gateway. List the models with GET /v1/models.');

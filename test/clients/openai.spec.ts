@@ -164,6 +164,7 @@ describe('refusals, as the openai package sees them', () => {
     expect(hits.map(({ status }) => status)).toEqual([429, 429]);
     expect(harness.emulator.calls).toHaveLength(2);
     expect(performance.now() - startedMs).toBeGreaterThan(900);
+    await new Promise((resolve) => setTimeout(resolve, 1_000)); // so long the provider wants to be left alone
   });
 
   it('an error in mid-stream is thrown out of the loop, not taken for an end', async () => {

@@ -94,8 +94,8 @@ describe('the provider’s own limit', () => {
     ['of an hour, shown as a minute at most', { status: 429, retry_after: 3_600 }, '60'],
     ['without one', { status: 429 }, '1'],
   ])('is a 429 to the caller, free of charge: %s', async (_, script, retryAfter) => {
-    clock.monotonic += 60_000;
     for (const stream of [false, true]) {
+      clock.monotonic += 60_000; // what a 429 keeps away for longest
       const response = await harness.complete({ stream, x_emulator: script });
       const error = await expectError(response, 429, 'rate_limit_exceeded');
       expect(error).toMatchObject({ type: 'rate_limit_error', param: null });
@@ -104,5 +104,18 @@ describe('the provider’s own limit', () => {
       expect(response.headers.get('x-should-retry')).toBeNull();
       expect(await settled(harness, response.headers.get('x-request-id'))).toMatchObject({ outcome: 'failed', basis: 'free', chargedTicks: 0n });
     }
+  });
+
+  it('is told at once to whoever comes within the time that the provider named', async () => {
+    clock.monotonic += 60_000;
+    await expectError(await harness.complete({ x_emulator: { status: 429, retry_after: 7 } }), 429, 'rate_limit_exceeded');
+    harness.emulator.reset();
+    clock.monotonic += 3_000;
+    const response = await harness.complete();
+    await expectError(response, 429, 'rate_limit_exceeded');
+    expect(response.headers.get('retry-after')).toBe('4');
+    expect(harness.emulator.calls).toEqual([]);
+    clock.monotonic += 4_000;
+    expect((await harness.complete()).status).toBe(200);
   });
 });

@@ -1,0 +1,43 @@
+import { createHash, createHmac } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
+import type { CompletionRequest } from './completion-request.ts';
+
+/** Of the first user message, so much tells conversations apart: two that share a document and then ask differently still share its cached prefix. */
+const FIRST_MESSAGE_CHARS = 2_048;
+/** A prompt shorter than a block of the provider's prefix cache gains nothing from going where its prefix is. */
+const PROMPT_BYTES_MIN = 2_048;
+
+/**
+ * Names the conversation that a call continues, so that it goes where its prefix is cached: by the caller's own id where it gave one, else by how
+ * the conversation begins. The name is a keyed hash over the tenant too, so that no two tenants ever share a cache, and it tells the provider nothing.
+ *
+ * @param secret known to every replica
+ * @param promptBytes size of the request
+ * @returns in the shape of a UUID; undefined for a short prompt without an id
+ */
+export function conversationId(secret: Buffer, tenantId: string, headers: IncomingHttpHeaders, request: CompletionRequest, promptBytes: number): string | undefined {
+  const given = headers['x-grok-conv-id'] ?? (request as { prompt_cache_key?: unknown }).prompt_cache_key;
+  if (typeof given === 'string' && given !== '') return hashed(secret, [tenantId, 'id', given]);
+  if (promptBytes < PROMPT_BYTES_MIN) return undefined;
+  const opening = request.messages.findIndex(({ role }) => role !== 'system' && role !== 'developer');
+  const leading = opening === -1 ? request.messages : request.messages.slice(0, opening);
+  const first = opening === -1 ? '' : textOf(request.messages[opening]!.content).slice(0, FIRST_MESSAGE_CHARS);
+  return hashed(secret, [tenantId, 'opening', ...leading.map(({ content }) => textOf(content)), first]);
+}
+
+/** The same on every replica, and known to nobody else: from the provider's key. */
+export function conversationSecret(apiKey: string): Buffer {
+  return createHash('sha256').update('novix conversation ids\0').update(apiKey).digest();
+}
+
+function textOf(content: CompletionRequest['messages'][number]['content']): string {
+  return typeof content === 'string' ? content : JSON.stringify(content ?? null).slice(0, 16 * FIRST_MESSAGE_CHARS);
+}
+
+/** Lengths stand before the parts, so that no two lists of parts read alike. */
+function hashed(secret: Buffer, parts: readonly string[]): string {
+  const hmac = createHmac('sha256', secret);
+  for (const part of parts) hmac.update(`${part.length}:`).update(part);
+  const hex = hmac.digest('hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
+}

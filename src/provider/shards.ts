@@ -1,0 +1,139 @@
+import type { Logger } from 'pino';
+import type { Deployment } from '../catalogue/catalogue.ts';
+import type { Env } from '../env.ts';
+import type { LocalSeal } from '../secrets/local-seal.ts';
+import type { Clock } from '../shared/clock.ts';
+import { GatewayError } from '../shared/gateway-error.ts';
+import type { ConnectorOptions } from './connector.ts';
+import { ConversationPlacement } from './conversation-placement.ts';
+import { GrokClient, type UpstreamTarget } from './grok-client.ts';
+import type { ProviderMetrics } from './provider-metrics.ts';
+import { Shard, type Lease } from './shard.ts';
+import { lessLoadedOfTwo, withoutStragglers } from './shard-choice.ts';
+
+export interface ShardSettings {
+  provider: Env['provider'] & { apiKey: string };
+  egress: Env['egress'];
+}
+
+/** What can serve a call: a deployment, and how welcome it is. */
+export interface Option {
+  deployment: Deployment;
+  rank: number;
+}
+
+export interface ShardWish {
+  /** Names the conversation, where the call belongs to one. */
+  conversation: string | undefined;
+  inputTokens: number;
+  /** Deployments that have failed this call already: only where there is nothing else. */
+  avoid: ReadonlySet<string>;
+  /** A further attempt, which has waited its time: a cooling of our own guess does not hold it up. */
+  nowOrNever: boolean;
+}
+
+/** All deployments at work, and the choice between them. */
+export class Shards {
+  readonly #shards = new Map<string, Shard>();
+  readonly placement = new ConversationPlacement();
+
+  constructor(
+    private readonly settings: ShardSettings,
+    private readonly seal: () => LocalSeal,
+    private readonly metrics: ProviderMetrics,
+    private readonly clock: Clock,
+    private readonly random: () => number,
+    private readonly logger: Logger,
+    deployments: readonly Deployment[],
+  ) {
+    for (const deployment of deployments) this.#shards.set(deployment.id, this.#open(deployment));
+    metrics.watch(this, () => this.placement.size);
+  }
+
+  /** Every shard, by id. */
+  get all(): readonly Shard[] {
+    return [...this.#shards.values()];
+  }
+
+  /**
+   * Picks the shard for an attempt and takes a place there: the conversation's own, else the less loaded of two; of the lowest rank that can serve.
+   *
+   * @throws {GatewayError} `breaker_open`, `rate_limit_exceeded`, `overloaded` when none can
+   */
+  lease<T extends Option>(options: readonly T[], wish: ShardWish): { candidate: T; lease: Lease } {
+    const ranks = [...new Set(options.map(({ rank }) => rank))].sort((left, right) => left - right);
+    for (const rank of ranks) {
+      const open = options.filter((option) => option.rank === rank && this.#canTake(option, wish.nowOrNever));
+      if (open.length === 0) continue;
+      const candidate = open.length === 1 ? open[0]! : this.#choose(open, wish);
+      return { candidate, lease: this.#shards.get(candidate.deployment.id)!.begin() };
+    }
+    throw this.#nothingOpen(options);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.all.map((shard) => shard.client.close()));
+  }
+
+  #choose<T extends Option>(options: readonly T[], { conversation, inputTokens, avoid }: ShardWish): T {
+    const untried = options.filter(({ deployment }) => !avoid.has(deployment.id));
+    const cool = (untried.length > 0 ? untried : options).filter(({ deployment }) => this.#shards.get(deployment.id)!.cooling.ms === 0);
+    const pool = cool.length > 0 ? cool : untried.length > 0 ? untried : options;
+    const loads = pool.map(({ deployment }) => this.#shards.get(deployment.id)!.load());
+    // Without weight, a deployment is kept for those who can go nowhere else.
+    const weighted = loads.some(({ weight }) => weight > 0) ? loads.filter(({ weight }) => weight > 0) : loads.map((load) => ({ ...load, weight: 1 }));
+    const chosen = conversation === undefined
+      ? lessLoadedOfTwo(weighted, this.random)!
+      : this.placement.place(conversation, withoutStragglers(weighted), inputTokens, this.clock.monotonicMs());
+    return pool.find(({ deployment }) => deployment.id === chosen.id)!;
+  }
+
+  #canTake({ deployment }: Option, nowOrNever: boolean): boolean {
+    const shard = this.#shards.get(deployment.id);
+    if (shard === undefined || shard.full || shard.admittance === 'refused' || deployment.weight === 0) return false;
+    const { ms, byOrder } = shard.cooling;
+    return ms === 0 || !byOrder || nowOrNever;
+  }
+
+  #nothingOpen(options: readonly Option[]): GatewayError {
+    const shards = options.flatMap(({ deployment }) => this.#shards.get(deployment.id) ?? []).filter(({ deployment }) => deployment.weight > 0);
+    const reachable = shards.filter(({ admittance }) => admittance !== 'refused');
+    const cooling = reachable.filter(({ cooling: { ms } }) => ms > 0);
+    if (cooling.length > 0 && cooling.length === reachable.length) {
+      const waitMs = Math.min(...cooling.map(({ cooling: { ms } }) => ms));
+      return new GatewayError('rate_limit_exceeded', { publicMessage: 'The provider limits the rate of requests. Try again after the time in retry-after.', retryAfterSeconds: waitMs / 1000 });
+    }
+    if (reachable.length > 0) {
+      return new GatewayError('overloaded', { publicMessage: 'All places at the provider are taken. Try again shortly.', retryAfterSeconds: 1 });
+    }
+    const openMs = shards.flatMap(({ openMs: ms }) => ms ?? []);
+    return new GatewayError('breaker_open', {
+      publicMessage: shards.length === 0 ? 'No deployment of this model is in service. The platform team has to see to it.' : 'The provider has been failing, so calls are not sent for a while. Try again after the time in retry-after.',
+      retryAfterSeconds: openMs.length === 0 ? 60 : Math.min(...openMs) / 1000,
+    });
+  }
+
+  #open(deployment: Deployment): Shard {
+    const { target, connector } = this.#upstreamOf(deployment);
+    const client = new GrokClient(target, { ...connector, onTlsGroup: (group) => this.metrics.tlsGroup(deployment.id, group) });
+    const { breakerFailures, breakerRecoveryMs } = this.settings.provider;
+    return new Shard(deployment, client, { failures: breakerFailures, recoveryMs: breakerRecoveryMs }, this.clock, this.random, (shard, before) => {
+      this.logger.warn({ deployment: shard.id, from: before.state, to: shard.breaker.state }, 'breaker');
+    });
+  }
+
+  #upstreamOf(deployment: Deployment): { target: UpstreamTarget; connector: ConnectorOptions } {
+    const { provider, egress } = this.settings;
+    const common = { connectTimeoutMs: provider.connectTimeoutMs, proxy: { url: egress.proxyUrl, noProxy: egress.noProxy } };
+    if (deployment.baseUrl === undefined) {
+      return {
+        target: { baseUrl: provider.endpoint, apiKey: provider.apiKey, apiVersion: provider.apiVersion },
+        connector: { ...common, tls: { cert: provider.clientCertFile, key: provider.clientKeyFile, ca: provider.caFile } },
+      };
+    }
+    return {
+      target: { baseUrl: deployment.baseUrl, apiKey: deployment.sealedApiKey === undefined ? undefined : this.seal().open(`deployment/${deployment.id}/api_key`, deployment.sealedApiKey), apiVersion: provider.apiVersion },
+      connector: { ...common, tls: { cert: undefined, key: undefined, ca: undefined } },
+    };
+  }
+}

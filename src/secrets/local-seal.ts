@@ -1,0 +1,61 @@
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+
+/** What a sealed value begins with: version and provider. */
+const PREFIX = 'enc:v1:local:';
+const KEY_BYTES = 32;
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
+
+/**
+ * Seals secrets with a key in a local file: for development, and for what the admin API stores. Each value is bound to the name of what it is for,
+ * so that a sealed value moved elsewhere does not open.
+ */
+export class LocalSeal {
+  readonly #key: Buffer;
+
+  private constructor(key: Buffer) {
+    this.#key = key;
+  }
+
+  /**
+   * @param path of 32 bytes in base64
+   * @param make whether to make the file where there is none
+   * @throws {Error} with one clear line
+   */
+  static open(path: string, make: boolean): LocalSeal {
+    if (make && !existsSync(path)) {
+      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+      try {
+        writeFileSync(path, `${randomBytes(KEY_BYTES).toString('base64')}\n`, { mode: 0o600, flag: 'wx' });
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error; // another process was quicker: its key is as good
+      }
+    }
+    const key = Buffer.from(readFileSync(path, 'utf8').trim(), 'base64');
+    if (key.length !== KEY_BYTES) throw new Error('NOVIX_KEY_FILE: expected 32 bytes in base64, as "openssl rand -base64 32" prints them');
+    return new LocalSeal(key);
+  }
+
+  seal(name: string, value: string): string {
+    const nonce = randomBytes(NONCE_BYTES);
+    const cipher = createCipheriv('aes-256-gcm', this.#key, nonce).setAAD(Buffer.from(name));
+    const sealed = Buffer.concat([cipher.update(value, 'utf8'), cipher.final()]);
+    return `${PREFIX}${Buffer.concat([nonce, sealed, cipher.getAuthTag()]).toString('base64url')}`;
+  }
+
+  /** @throws {Error} one text for whatever is wrong, without the value */
+  open(name: string, sealed: string): string {
+    try {
+      if (!sealed.startsWith(PREFIX)) throw new Error('another provider');
+      const bytes = Buffer.from(sealed.slice(PREFIX.length), 'base64url');
+      if (bytes.length < NONCE_BYTES + TAG_BYTES) throw new Error('too short');
+      const decipher = createDecipheriv('aes-256-gcm', this.#key, bytes.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES });
+      decipher.setAAD(Buffer.from(name)).setAuthTag(bytes.subarray(bytes.length - TAG_BYTES));
+      return Buffer.concat([decipher.update(bytes.subarray(NONCE_BYTES, bytes.length - TAG_BYTES)), decipher.final()]).toString();
+    } catch (cause) {
+      throw new Error(`${name}: cannot be opened; it was sealed for another name or with another key, is damaged, or is no sealed value (enc:v1:local:…)`, { cause });
+    }
+  }
+}
