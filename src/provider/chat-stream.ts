@@ -4,15 +4,18 @@ import { GrokApiError, errorFromAnswer } from './grok-errors.ts';
 const FRAME_BYTES_MAX = 4 * 1024 * 1024;
 const NOTHING = Buffer.alloc(0);
 const DATA = 'data:';
-/** What a comment begins with. */
+/** What a comment begins with, and a frame that names its event. */
 const COLON = 0x3a;
+const E = 0x65;
 /** `"role":"assistant",` stands in the first frame alone. */
 const ROLE_BYTES = 19;
 /**
  * Raw JSON with one of these may be a frame that matters. Inside a JSON string the quote would be escaped, so text cannot fake them but at its very
  * end. Without their first quote, since a search for what begins with a frequent byte is slow.
  */
-const MARKS = [Buffer.from('finish_reason"'), Buffer.from('usage"'), Buffer.from('DONE]'), Buffer.from('error"')];
+const MARKS = [Buffer.from('finish_reason"'), Buffer.from('usage"'), Buffer.from('DONE]'), Buffer.from('error"'), Buffer.from('vent:')];
+/** Keeps the provider's own connection alive. Passed on, it makes OpenAI's client throw. */
+const PING = /^event: ?ping\r?$/m;
 
 /** A chunk of a streamed completion, as far as the gateway reads it. */
 interface Chunk {
@@ -124,6 +127,7 @@ export class ChatStreamReader {
 
   /** Reads one frame; false where it is held back. */
   #passes(frame: Buffer): boolean {
+    if (frame[0] === E && PING.test(frame.toString())) return false;
     const data = frameData(frame);
     if (data === '') return !this.finished || this.#hold(frame); // a comment
     if (data === '[DONE]') {

@@ -54,6 +54,13 @@ describe('retries', () => {
     expect(response.headers.get('content-encoding')).toBeNull();
   });
 
+  it.each([[false], [true]])('pings of the provider are not passed on (with data: %p)', async (ping_data) => {
+    const text = await (await harness.complete({ stream: true, x_emulator: { output_tokens: 9, ping_every: 1, ping_data } })).text();
+    expect(text).not.toContain('ping');
+    expect(text).toMatch(/data: \[DONE\]\n\n$/);
+    expect(text.match(/"content"/g)).toHaveLength(9);
+  });
+
   it('waits as long as the provider wants, where it fits the deadline, and not where it does not', async () => {
     harness.emulator.setFaults([{ calls: 1, status: 429, retry_after: 1 }]);
     const startedMs = performance.now();
