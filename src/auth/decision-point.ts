@@ -14,7 +14,7 @@ export interface CallFacts {
   maxTokens: number;
   estimatedCostUsd: number;
   capabilities: readonly string[];
-  deployment: { region: string; accelerator: string };
+  deployment: { region: string; accelerator: string; zdr?: boolean | undefined };
 }
 
 export interface CallEnvironment {
@@ -103,6 +103,7 @@ function toAttributes(principal: Principal, call: CallFacts, environment: CallEn
     'env.weekday': WEEKDAYS[new Date(environment.timeMs).getUTCDay()],
     'deployment.region': call.deployment.region,
     'deployment.accelerator': call.deployment.accelerator,
+    'deployment.zdr': call.deployment.zdr,
   };
   for (const name of Object.keys(principal.attributes)) attributes[`principal.attrs.${name}`] = principal.attributes[name];
   return attributes;

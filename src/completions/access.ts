@@ -66,6 +66,6 @@ function callFacts(plan: Plan, candidate: Candidate, facts: AccessFacts): CallFa
     // A rule compares it with a limit someone typed; whole ticks matter only where money moves.
     estimatedCostUsd: Number(plan.holdTicks) / Number(TICKS_PER_USD),
     capabilities: facts.capabilities,
-    deployment: { region: candidate.deployment.region, accelerator: candidate.deployment.accelerator },
+    deployment: { region: candidate.deployment.region, accelerator: candidate.deployment.accelerator, zdr: candidate.deployment.zdr },
   };
 }

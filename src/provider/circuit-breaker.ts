@@ -8,9 +8,7 @@ export type Breaker =
   | { state: 'closed'; failures: number }
   | { state: 'open'; failures: number; untilMs: number }
   /** One call, and no other, is finding out whether the deployment is back. */
-  | { state: 'half_open'; failures: number }
-  /** Held open by an administrator until it is reset. */
-  | { state: 'forced_open'; failures: number };
+  | { state: 'half_open'; failures: number };
 
 export interface BreakerLimits {
   /** Failed attempts in a row that open it. */
@@ -64,11 +62,6 @@ export function afterFailure(breaker: Breaker, probe: boolean, limits: BreakerLi
 /** A probe that came to nothing leaves its place to the next call. */
 export function afterNeither(breaker: Breaker, probe: boolean, nowMs: number): Breaker {
   return breaker.state === 'half_open' && probe ? { state: 'open', failures: breaker.failures, untilMs: nowMs } : breaker;
-}
-
-/** Another replica has opened it. What is known here already counts more. */
-export function afterNews(breaker: Breaker, untilMs: number, nowMs: number): Breaker {
-  return breaker.state === 'closed' && untilMs > nowMs ? { state: 'open', failures: breaker.failures, untilMs } : breaker;
 }
 
 function opened(failures: number, limits: BreakerLimits, nowMs: number, random: number): Breaker {

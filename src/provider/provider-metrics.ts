@@ -1,7 +1,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Shard } from './shard.ts';
 
-const STATES = ['closed', 'open', 'half_open', 'forced_open'] as const;
+const STATES = ['closed', 'open', 'half_open'] as const;
 
 /** What is seen of the deployments. Labels are their ids, which operators choose, and closed unions. */
 export class ProviderMetrics {

@@ -47,7 +47,7 @@ export class Shard {
     return admittance(this.breaker, this.clock.monotonicMs());
   }
 
-  /** Milliseconds for which the breaker stays open; undefined where it is held open. */
+  /** Milliseconds for which the breaker stays open; undefined where it is closed. */
   get openMs(): number | undefined {
     return this.breaker.state === 'open' ? Math.max(0, this.breaker.untilMs - this.clock.monotonicMs()) : this.breaker.state === 'half_open' ? 0 : undefined;
   }
