@@ -13,8 +13,11 @@ import { VerifiedTokens } from './auth/verified-tokens.ts';
 import { Catalogue } from './catalogue/catalogue.ts';
 import { TIERS } from './catalogue/tiers.ts';
 import { CompletionPipeline } from './completions/completion-pipeline.ts';
-import { CompletionsController } from './completions/completions.controller.ts';
-import { ModelsController } from './completions/models.controller.ts';
+import { CompletionsController } from './completions/endpoints/completions.controller.ts';
+import { GenerationController } from './completions/endpoints/generation.controller.ts';
+import { ModelsController } from './completions/endpoints/models.controller.ts';
+import { ResponsesController } from './completions/endpoints/responses.controller.ts';
+import { StoredResponses } from './completions/stored-responses.ts';
 import { BudgetsController } from './cost/budgets.controller.ts';
 import { Budgets } from './cost/budgets.ts';
 import { ENV } from './env.ts';
@@ -54,7 +57,7 @@ export class AppModule {
         }),
         ...operations,
       ],
-      controllers: [CompletionsController, ModelsController, TenantsController, BudgetsController],
+      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, TenantsController, BudgetsController],
       providers: [
         { provide: ENV, useValue: parts.settings },
         { provide: LOGGER, useValue: parts.logger },
@@ -63,6 +66,7 @@ export class AppModule {
         { provide: Catalogue, useValue: parts.catalogue },
         { provide: DecisionPoint, useValue: parts.decisions },
         { provide: CompletionPipeline, useValue: parts.pipeline },
+        { provide: StoredResponses, useValue: new StoredResponses(parts.pool) },
         { provide: TenantDirectory, useValue: parts.tenants },
         { provide: TokenVerifier, useValue: parts.verifier },
         { provide: VerifiedTokens, useValue: parts.verifiedTokens },

@@ -18,8 +18,8 @@ export interface ConfigFiles {
  * @throws {Error} naming file and fault
  */
 export function checkConfigFiles(env: Env): ConfigFiles {
-  const catalogue = loadCatalogue();
+  const catalogue = loadCatalogue(env.configDir);
   if (!catalogue.resolve(env.defaults.model)) throw new Error(`XAI_MODEL: config/models.yaml has no model ${env.defaults.model}`);
-  const policies = readConfigFile('policies.yaml', PoliciesFile);
-  return { catalogue, tiers: loadTiers(), decisions: new DecisionPoint(policyRevision(policies), policies.policies) };
+  const policies = readConfigFile('policies.yaml', PoliciesFile, env.configDir);
+  return { catalogue, tiers: loadTiers(env.configDir), decisions: new DecisionPoint(policyRevision(policies), policies.policies) };
 }

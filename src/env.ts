@@ -46,6 +46,8 @@ export interface Env {
   authFailuresPerMinute: number;
   databaseUrl: string | undefined;
   dataDir: string;
+  /** Folder with an operator's own files of `config/`; those that it lacks are the built-in ones. */
+  configDir: string | undefined;
   spoolDir: string;
   drainDelayMs: number;
   shutdownGraceMs: number;
@@ -76,7 +78,7 @@ const KNOWN_NAMES = [
   'XAI_PRESENCE_PENALTY', 'XAI_CLIENT_CERT', 'XAI_CLIENT_KEY', 'XAI_CA', 'XAI_CONNECT_TIMEOUT_MS', 'XAI_IDLE_TIMEOUT_MS', 'XAI_FIRST_BYTE_TIMEOUT_MS',
   'XAI_TOTAL_TIMEOUT_MS', 'XAI_RETRY_MAX', 'XAI_RETRY_BACKOFF_MS', 'XAI_BREAKER_FAILURES', 'XAI_BREAKER_RECOVERY_MS',
   'AUTH_ISSUER', 'AUTH_AUDIENCE', 'AUTH_JWKS_URI', 'AUTH_JWKS_FILE', 'AUTH_ALGORITHMS', 'AUTH_FAILURES_PER_MINUTE',
-  'TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'AUDIT_SIGNING_KEY_FILE', 'NOVIX_DATA_DIR', 'NOVIX_KEY_FILE',
+  'TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'AUDIT_SIGNING_KEY_FILE', 'NOVIX_DATA_DIR', 'NOVIX_CONFIG_DIR', 'NOVIX_KEY_FILE',
 ];
 /** Settings whose meaning has not been built. To ignore one would be less safe than to refuse it. */
 const NOT_YET = ['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'REDIS_URL', 'TRUSTED_PROXIES', 'EGRESS_ALLOW'];
@@ -176,6 +178,7 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>): 
     authFailuresPerMinute: whole('AUTH_FAILURES_PER_MINUTE', 600, 1, 1_000_000),
     databaseUrl,
     dataDir: text('NOVIX_DATA_DIR') ?? '.novix',
+    configDir: text('NOVIX_CONFIG_DIR'),
     spoolDir: text('SPOOL_DIR') ?? `${text('NOVIX_DATA_DIR') ?? '.novix'}/spool`,
     drainDelayMs: whole('DRAIN_DELAY_MS', 5_000, 0, 600_000),
     shutdownGraceMs: whole('SHUTDOWN_GRACE_MS', 30_000, 0, 3_600_000),

@@ -13,7 +13,7 @@ const CALL: CallFacts = {
 };
 const ENVIRONMENT: CallEnvironment = { ip: '10.0.0.7', timeMs: Date.parse('2026-11-24T12:00:00Z') }; // a Tuesday
 
-const decide = (rules: readonly Rule[], principal = PRINCIPAL, call = CALL, environment = ENVIRONMENT): Verdict => new DecisionPoint('r1', [{ name: 'p', rules }]).decide(principal, call, environment);
+const decide = (rules: readonly Rule[], principal = PRINCIPAL, call = CALL, environment = ENVIRONMENT): Verdict => new DecisionPoint('r1', [{ name: 'p', rules }]).decide('invoke', principal, call, environment);
 const rule = (id: string, effect: Rule['effect'], more: Partial<Rule> = {}): Rule => ({ id, effect, actions: ['invoke'], ...more });
 
 const condition: fc.Arbitrary<NonNullable<Rule['when']>[number]> = fc.oneof(
@@ -49,7 +49,7 @@ describe('DecisionPoint, whatever the rules', () => {
   it('decides alike in whatever order the rules and policies stand', () => {
     fc.assert(fc.property(anyRules.chain((some) => fc.tuple(fc.constant(some), fc.shuffledSubarray(some, { minLength: some.length }), fc.nat(some.length))), principal, call, ([some, shuffled, cut], who, what) => {
       const apart = new DecisionPoint('r1', [{ name: 'a', rules: shuffled.slice(0, cut) }, { name: 'b', rules: shuffled.slice(cut) }]);
-      expect(apart.decide(who, what, ENVIRONMENT).allowed).toBe(decide(some, who, what).allowed);
+      expect(apart.decide('invoke', who, what, ENVIRONMENT).allowed).toBe(decide(some, who, what).allowed);
     }), PROPERTY);
   });
 
@@ -121,7 +121,7 @@ describe('DecisionPoint', () => {
 
 describe('config/policies.yaml', () => {
   const { policies } = readConfigFile('policies.yaml', PoliciesFile);
-  const shipped = (roles: string[], dataClass: CallFacts['dataClass'] = 'internal', names = CALL.modelNames): boolean => new DecisionPoint('r1', policies).decide({ ...PRINCIPAL, roles }, { ...CALL, dataClass, modelNames: names }, ENVIRONMENT).allowed;
+  const shipped = (roles: string[], dataClass: CallFacts['dataClass'] = 'internal', names = CALL.modelNames): boolean => new DecisionPoint('r1', policies).decide('invoke', { ...PRINCIPAL, roles }, { ...CALL, dataClass, modelNames: names }, ENVIRONMENT).allowed;
 
   it.each([['developer', true], ['tenant-admin', true], ['platform-admin', true], ['billing', false], ['auditor', false], ['root', false]])('lets %s call models: %p', (role, allowed) => {
     expect(shipped([role])).toBe(allowed);

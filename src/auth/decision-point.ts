@@ -42,7 +42,10 @@ interface CompiledRule {
   applies: (call: CallSubject) => boolean;
 }
 
-type CallAbility = Ability<['invoke', 'Call' | CallSubject], CompiledRule>;
+/** What rules can be about: making a call, and letting the provider keep its answer. */
+export type CallAction = 'invoke' | 'store';
+
+type CallAbility = Ability<[CallAction, 'Call' | CallSubject], CompiledRule>;
 
 const WEEKDAYS = ['sunday', 'monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday'];
 
@@ -60,17 +63,17 @@ export class DecisionPoint {
     compiled.sort((left, right) => Number(left.rule.effect === 'deny') - Number(right.rule.effect === 'deny'));
     const rules = compiled.map(
       (conditions): RawRuleOf<CallAbility> => ({
-        action: 'invoke', subject: 'Call', inverted: conditions.rule.effect === 'deny', conditions, ...(conditions.rule.reason === undefined ? {} : { reason: conditions.rule.reason }),
+        action: conditions.rule.actions, subject: 'Call', inverted: conditions.rule.effect === 'deny', conditions, ...(conditions.rule.reason === undefined ? {} : { reason: conditions.rule.reason }),
       }),
     );
-    this.#ability = new Ability<['invoke', 'Call' | CallSubject], CompiledRule>(rules, {
+    this.#ability = new Ability<[CallAction, 'Call' | CallSubject], CompiledRule>(rules, {
       conditionsMatcher: ({ applies }) => (call) => applies(call as unknown as CallSubject),
       detectSubjectType: () => 'Call',
     });
   }
 
-  decide(principal: Principal, call: CallFacts, environment: CallEnvironment): Verdict {
-    const rule = this.#ability.relevantRuleFor('invoke', { modelNames: call.modelNames, attributes: toAttributes(principal, call, environment) });
+  decide(action: CallAction, principal: Principal, call: CallFacts, environment: CallEnvironment): Verdict {
+    const rule = this.#ability.relevantRuleFor(action, { modelNames: call.modelNames, attributes: toAttributes(principal, call, environment) });
     const compiled = rule?.conditions as CompiledRule | undefined;
     return { allowed: rule !== null && !rule.inverted, policy: compiled?.policy, rule: compiled?.rule.id, reason: rule?.reason };
   }

@@ -20,7 +20,7 @@ const ConditionSchema = Type.Object({
 export const RuleSchema = Type.Object({
   id: Type.String({ minLength: 1, maxLength: 128 }),
   effect: oneOf(['allow', 'deny']),
-  actions: Type.Array(Type.Literal('invoke'), { minItems: 1 }),
+  actions: Type.Array(oneOf(['invoke', 'store']), { minItems: 1 }),
   models: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 128 }), { minItems: 1, maxItems: 64 })),
   when: Type.Optional(Type.Array(ConditionSchema, { minItems: 1, maxItems: 32 })),
   reason: Type.Optional(Type.String({ maxLength: 512 })),

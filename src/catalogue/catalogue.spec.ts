@@ -5,7 +5,8 @@ import { parseUsdPerMillion } from '../shared/usd-ticks.ts';
 
 const catalogue = loadCatalogue();
 const rates = (input: string, cachedInput: string, output: string): TokenRates => ({ input: parseUsdPerMillion(input)!, cachedInput: parseUsdPerMillion(cachedInput)!, output: parseUsdPerMillion(output)! });
-const price = (base: TokenRates): ModelPrice => ({ base, longContext: undefined, priorityMultiplier: 2n, source: 'test', asOf: '2026-10' });
+const listedWith = (endpoint: string): string[] => catalogue.listedNames.filter((name) => catalogue.resolve(name)!.model.endpoints.includes(endpoint));
+const price = (base: TokenRates): ModelPrice => ({ base, perImage: 0n, longContext: undefined, priorityMultiplier: 2n, source: 'test', asOf: '2026-10' });
 
 describe('computeCostTicks', () => {
   // The four recorded answers of reference/xai-api.md section 3.4.
@@ -25,7 +26,7 @@ describe('computeCostTicks', () => {
     expect(computeCostTicks(usage, own!, true)).toBe(6_898_000n);
   });
 
-  it.each(catalogue.listedNames)('charges %s the long-context price for every token from exactly 200,000 prompt tokens on, cached ones included', (name) => {
+  it.each(listedWith('chat_completions'))('charges %s the long-context price for every token from exactly 200,000 prompt tokens on, cached ones included', (name) => {
     const own = catalogue.resolve(name)!.model.price!;
     const usage = { inputTokens: 199_999, cachedInputTokens: 150_000, outputTokens: 10, reasoningTokens: 5 };
     const { input, cachedInput, output } = own.base;
@@ -72,7 +73,11 @@ describe('config/models.yaml', () => {
     expect(resolved.deployments.length).toBeGreaterThan(0);
   });
 
-  it.each(catalogue.listedNames)('gives %s a source and a date for its price, and money to hold for each of its efforts', (name) => {
+  it('has one model without a price, which nobody sells and so nobody may call', () => {
+    expect(catalogue.listedNames.filter((name) => catalogue.resolve(name)!.model.price === undefined)).toEqual(['v1']);
+  });
+
+  it.each(catalogue.listedNames.filter((name) => name !== 'v1'))('gives %s a source and a date for its price, and money to hold for each of its efforts', (name) => {
     const { price: own, reasoning } = catalogue.resolve(name)!.model;
     expect(own?.source).not.toBe('');
     expect(own?.asOf).toMatch(/^\d{4}-\d{2}$/);

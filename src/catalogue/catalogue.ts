@@ -1,6 +1,6 @@
 import { Type, type Static } from 'typebox';
 import { readConfigFile } from '../shared/config-files.ts';
-import { parseUsdPerMillion } from '../shared/usd-ticks.ts';
+import { parseUsd, parseUsdPerMillion } from '../shared/usd-ticks.ts';
 
 /** Ticks per token, for the three kinds of token that xAI bills. */
 export interface TokenRates {
@@ -10,7 +10,10 @@ export interface TokenRates {
 }
 
 export interface ModelPrice {
+  /** Zero where the model does not bill that kind of token. */
   base: TokenRates;
+  /** Ticks per generated image; zero for models that generate none. */
+  perImage: bigint;
   /** Applies to every token of a request whose prompt has at least this many tokens, cached ones included. */
   longContext: { fromPromptTokens: number; rates: TokenRates } | undefined;
   priorityMultiplier: bigint;
@@ -30,7 +33,8 @@ export interface Model {
   id: string;
   aliases: readonly string[];
   endpoints: readonly string[];
-  contextTokens: number;
+  /** Undefined for models that have no context, such as those of images. */
+  contextTokens: number | undefined;
   createdUnix: number | undefined;
   capabilities: readonly string[];
   refuses: readonly string[];
@@ -85,6 +89,8 @@ export const DEPLOYMENT_ID_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$';
 
 const Decimal = Type.String({ pattern: '^\\d+(\\.\\d+)?$' });
 const Rates = Type.Object({ input: Decimal, cached_input: Decimal, output: Decimal }, { additionalProperties: false });
+/** Embeddings bill input alone. */
+const InputRate = Type.Object({ input: Decimal }, { additionalProperties: false });
 const ModelsFile = Type.Object({
   defaults: Type.Object({
     estimate: Type.Object({ bytes_per_token: Type.Number({ exclusiveMinimum: 0 }), image_tokens: Type.Integer({ minimum: 1 }) }, { additionalProperties: false }),
@@ -99,14 +105,15 @@ const ModelsFile = Type.Object({
     api_key: Type.Optional(Type.String({ pattern: '^enc:' })),
   }, { additionalProperties: false }), { minItems: 1 }),
   models: Type.Array(Type.Object({
-    id: Type.String(), aliases: Type.Array(Type.String()), endpoints: Type.Array(Type.String()), context_tokens: Type.Integer({ minimum: 1 }),
+    id: Type.String(), aliases: Type.Array(Type.String()), endpoints: Type.Array(Type.String()), context_tokens: Type.Optional(Type.Integer({ minimum: 1 })),
     created_unix: Type.Optional(Type.Integer()), capabilities: Type.Array(Type.String()), refuses: Type.Array(Type.String()),
     reasoning: Type.Optional(Type.Object({
       efforts: Type.Array(Type.String()), default_effort: Type.String(), allowance_tokens: Type.Record(Type.String(), Type.Integer({ minimum: 0 })),
     }, { additionalProperties: false })),
     first_byte_timeout_ms: Type.Optional(Type.Integer({ minimum: 1 })),
     price: Type.Optional(Type.Object({
-      usd_per_million: Rates,
+      usd_per_million: Type.Optional(Type.Union([Rates, InputRate])),
+      usd_per_image: Type.Optional(Decimal),
       long_context: Type.Optional(Type.Object({ from_prompt_tokens: Type.Integer({ minimum: 1 }), usd_per_million: Rates }, { additionalProperties: false })),
       source: Type.String(), as_of: Type.String(),
     }, { additionalProperties: false })),
@@ -163,12 +170,13 @@ export class Catalogue {
   }
 }
 
-export function loadCatalogue(): Catalogue {
-  return new Catalogue(readConfigFile('models.yaml', ModelsFile));
+export function loadCatalogue(folder?: string): Catalogue {
+  return new Catalogue(readConfigFile('models.yaml', ModelsFile, folder));
 }
 
 function toModel(entry: ModelsFile['models'][number], defaults: ModelsFile['defaults']): Model {
   const price = entry.price;
+  if (price !== undefined && price.usd_per_million === undefined && price.usd_per_image === undefined) throw new Error(`config/models.yaml: ${entry.id}: a price needs usd_per_million or usd_per_image`);
   return {
     id: entry.id,
     aliases: entry.aliases,
@@ -184,7 +192,8 @@ function toModel(entry: ModelsFile['models'][number], defaults: ModelsFile['defa
     },
     firstByteTimeoutMs: entry.first_byte_timeout_ms,
     price: price && {
-      base: toRates(entry.id, price.usd_per_million),
+      base: price.usd_per_million === undefined ? NO_RATES : toRates(entry.id, price.usd_per_million),
+      perImage: price.usd_per_image === undefined ? 0n : toImagePrice(entry.id, price.usd_per_image),
       longContext: price.long_context && {
         fromPromptTokens: price.long_context.from_prompt_tokens,
         rates: toRates(entry.id, price.long_context.usd_per_million),
@@ -198,12 +207,21 @@ function toModel(entry: ModelsFile['models'][number], defaults: ModelsFile['defa
   };
 }
 
-function toRates(modelId: string, usd: Static<typeof Rates>): TokenRates {
+const NO_RATES: TokenRates = { input: 0n, cachedInput: 0n, output: 0n };
+
+function toImagePrice(modelId: string, usd: string): bigint {
+  const ticks = parseUsd(usd);
+  if (ticks === undefined || ticks === 0n) throw new Error(`config/models.yaml: ${modelId}: ${usd} is no price of whole ticks per image above zero`);
+  return ticks;
+}
+
+function toRates(modelId: string, usd: Static<typeof Rates> | Static<typeof InputRate>): TokenRates {
   const ticks = (text: string): bigint => {
     const parsed = parseUsdPerMillion(text);
     if (parsed === undefined || parsed === 0n) throw new Error(`config/models.yaml: ${modelId}: ${text} is no price of whole ticks per token above zero`);
     return parsed;
   };
+  if (!('output' in usd)) return { ...NO_RATES, input: ticks(usd.input), cachedInput: ticks(usd.input) };
   return { input: ticks(usd.input), cachedInput: ticks(usd.cached_input), output: ticks(usd.output) };
 }
 

@@ -17,8 +17,8 @@ export type TierName = keyof Static<typeof TiersFile>['tiers'];
 export type Tiers = Readonly<Record<TierName, Static<typeof TierFacts>>>;
 export const TIER_NAMES = ['standard', 'enterprise', 'government'] as const satisfies readonly TierName[];
 
-export function loadTiers(): Tiers {
-  return readConfigFile('tiers.yaml', TiersFile).tiers;
+export function loadTiers(folder?: string): Tiers {
+  return readConfigFile('tiers.yaml', TiersFile, folder).tiers;
 }
 
 /** Injection token of the {@link Tiers}. */

@@ -6,6 +6,8 @@ export interface TokenUsage {
   cachedInputTokens: number;
   outputTokens: number;
   reasoningTokens: number;
+  /** Of an image model; none where absent. */
+  generatedImages?: number;
 }
 
 /** What the provider says of a call. `costTicks` is its own price, undefined when it gave none. */
@@ -24,7 +26,8 @@ export function computeCostTicks(usage: TokenUsage, price: ModelPrice, priority:
   const uncached = BigInt(usage.inputTokens - usage.cachedInputTokens) * rates.input;
   const cached = BigInt(usage.cachedInputTokens) * rates.cachedInput;
   const output = BigInt(usage.outputTokens + usage.reasoningTokens) * rates.output;
-  return (uncached + cached + output) * (priority ? price.priorityMultiplier : 1n);
+  const images = BigInt(usage.generatedImages ?? 0) * price.perImage;
+  return (uncached + cached + output) * (priority ? price.priorityMultiplier : 1n) + images;
 }
 
 /** The price at a deployment that charges so many percent of the model's. Rounded up: a hold may be a tick too large, never too small. */
@@ -33,7 +36,7 @@ export function scaledPrice(price: ModelPrice, percent: bigint): ModelPrice {
   const scaled = (ticks: bigint): bigint => (ticks * percent + 99n) / 100n;
   const rates = ({ input, cachedInput, output }: TokenRates): TokenRates => ({ input: scaled(input), cachedInput: scaled(cachedInput), output: scaled(output) });
   return {
-    ...price, base: rates(price.base),
+    ...price, base: rates(price.base), perImage: scaled(price.perImage),
     longContext: price.longContext && { fromPromptTokens: price.longContext.fromPromptTokens, rates: rates(price.longContext.rates) },
   };
 }

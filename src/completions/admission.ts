@@ -10,6 +10,7 @@ import type { Clock } from '../shared/clock.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import type { Replica } from '../shared/replica.ts';
 import type { AccessDecision } from './access.ts';
+import { storedEntry } from './stored-responses.ts';
 import { intentText, outcomeText, type CallEnd, type CallIdentity } from './call-record.ts';
 
 /** A hold outlives the longest call by this much, before its own process takes it for forgotten. */
@@ -111,12 +112,14 @@ export class AdmittedCall {
   async settle(end: CallEnd): Promise<boolean> {
     const nowMs = this.clock.nowMs();
     const leafId = uuid();
+    const stored = end.stored === undefined ? {} : { stored_responses_apply: storedEntry(this.identity.actor.tenant!, end.stored, nowMs) };
     try {
       const verdict = await this.journal.commitOrSpool({
         id: leafId, lane: 'outcome',
         entries: {
           ledger_apply: this.#settlement(end.outcome === 'never_sent' ? 'release' : 'settle', end),
           audit_append: leafEntry(leafId, outcomeText(leafId, 'outcome', this.identity, end, nowMs)),
+          ...stored,
         },
         otherwise: this.#correction(leafId, end, nowMs),
       });

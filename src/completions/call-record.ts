@@ -5,6 +5,7 @@ import type { Charge } from '../cost/charge.ts';
 import type { HoldContext } from '../cost/ledger-entry.ts';
 import type { Candidate, Plan } from '../cost/plan.ts';
 import type { AccessDecision } from './access.ts';
+import type { StoredChange } from './stored-responses.ts';
 
 /** How an admitted call ended. */
 export type CallOutcome = 'completed' | 'failed' | 'aborted' | 'never_sent' | 'unknown';
@@ -38,6 +39,8 @@ export interface CallEnd {
   charge: Charge;
   attempts: readonly Attempt[];
   answerCommitment: Commitment | undefined;
+  /** What it changes of what the provider keeps. */
+  stored?: StoredChange | undefined;
 }
 
 /** The record made before a call: who, what, by which rules, and for how much. */
@@ -56,6 +59,7 @@ export function intentText(id: string, call: CallIdentity, principal: Principal,
       price: { input: String(candidate.price.base.input), cached_input: String(candidate.price.base.cachedInput), output: String(candidate.price.base.output), as_of: candidate.price.asOf },
       data_class: decision.dataClass,
       stream: call.context.stream,
+      store: decision.store || undefined,
       prompt_commitment: prompt,
     },
   });
@@ -79,13 +83,14 @@ export function outcomeText(id: string, phase: 'outcome' | 'change', call: CallI
       deployment: call.context.deployment,
       attempts: end.attempts,
       usage: end.usage && {
-        input_tokens: end.usage.inputTokens, cached_input_tokens: end.usage.cachedInputTokens, output_tokens: end.usage.outputTokens, reasoning_tokens: end.usage.reasoningTokens,
+        generated_images: end.usage.generatedImages, input_tokens: end.usage.inputTokens, cached_input_tokens: end.usage.cachedInputTokens, output_tokens: end.usage.outputTokens, reasoning_tokens: end.usage.reasoningTokens,
       },
       charge: {
         ticks: String(end.charge.ticks), basis: end.charge.basis, provider_ticks: end.charge.providerTicks?.toString(), computed_ticks: end.charge.computedTicks?.toString(),
       },
       duration_ms: Math.max(0, Math.round(nowMs - call.startedAtMs)),
       answer_commitment: end.answerCommitment,
+      stored_response: end.stored && { change: end.stored.kind, id: end.stored.id },
     },
   });
 }

@@ -1,6 +1,5 @@
 import type { ServerResponse } from 'node:http';
 import type { FastifyReply } from 'fastify';
-import { ChatAssembly } from '../provider/chat-assembly.ts';
 import { errorBody, type GatewayError } from '../shared/gateway-error.ts';
 
 /** Silence towards the caller after which a comment keeps the connection alive, and opens a stream that has not begun. */
@@ -13,12 +12,16 @@ const COMMENT = ': keep-alive\n\n';
 export interface CompletionAnswer {
   /** Whether anything went out, so that an error can only travel inside the stream. */
   readonly begun: boolean;
-  /** Whether any byte of the provider's answer was taken, so that no other attempt may begin anew. */
+  /** Whether any byte of the provider's answer is on its way to the caller, so that no other attempt may begin anew. */
   readonly written: boolean;
+  /** Before each attempt: what an earlier one brought is forgotten. */
+  restart(): void;
   write(bytes: Buffer): void;
   /** Called once the call is settled and recorded. */
   finish(tail: Buffer, headers: Readonly<Record<string, string>>, usage: unknown): void;
   fail(error: GatewayError): void;
+  /** Stops its clocks. Must be called where it is neither finished nor failed. */
+  abandon(): void;
 }
 
 export interface Flow {
@@ -41,10 +44,16 @@ export class StreamedAnswer implements CompletionAnswer {
     private readonly reply: FastifyReply,
     private readonly flow: Flow,
     private readonly headers: () => Readonly<Record<string, string>>,
+    /** Turns the provider's frames into those that the caller's endpoint has; undefined where they are the same. */
+    private readonly translate?: (frames: Buffer) => Buffer,
   ) {
     this.#raw = reply.raw;
     this.#keepAlive = setTimeout(() => this.#comment(), KEEP_ALIVE_MS);
     this.#raw.once('close', () => this.#end());
+  }
+
+  restart(): void {
+    // Nothing to forget: an attempt that wrote anything has no successor.
   }
 
   write(bytes: Buffer): void {
@@ -52,7 +61,7 @@ export class StreamedAnswer implements CompletionAnswer {
     this.written = true;
     this.#begin();
     this.#keepAlive.refresh();
-    if (this.#raw.write(bytes)) return;
+    if (this.#raw.write(this.translate === undefined ? bytes : this.translate(bytes))) return;
     if (this.#stalled !== undefined) return;
     this.flow.pause();
     this.#stalled = setTimeout(() => this.flow.cut(), READER_SILENCE_MS);
@@ -67,7 +76,7 @@ export class StreamedAnswer implements CompletionAnswer {
     if (this.#over) return;
     this.#begin();
     this.#end();
-    this.#raw.end(tail);
+    this.#raw.end(this.translate === undefined ? tail : this.translate(tail));
   }
 
   /** After the first byte an error can only be a frame of the stream: then the connection closes, without `[DONE]`. */
@@ -77,7 +86,6 @@ export class StreamedAnswer implements CompletionAnswer {
     this.#raw.end(`data: ${JSON.stringify(errorBody(error))}\n\n`, () => this.#raw.socket?.destroySoon());
   }
 
-  /** Stops the clocks. Must be called where the answer is neither finished nor failed here. */
   abandon(): void {
     this.#end();
   }
@@ -103,29 +111,77 @@ export class StreamedAnswer implements CompletionAnswer {
   }
 }
 
+/** Puts frames together into the object that a caller gets who did not ask for a stream. */
+export interface Assembly {
+  push(frames: Buffer): void;
+  finish(usage: unknown): Record<string, unknown>;
+}
+
 /** Collects the stream and answers with one JSON object. */
 export class PlainAnswer implements CompletionAnswer {
   readonly begun = false;
-  written = false;
-  readonly #assembly = new ChatAssembly();
+  readonly written = false;
+  #assembly: Assembly;
 
-  constructor(private readonly reply: FastifyReply) {}
+  constructor(
+    private readonly reply: FastifyReply,
+    private readonly newAssembly: () => Assembly,
+  ) {
+    this.#assembly = newAssembly();
+  }
+
+  restart(): void {
+    this.#assembly = this.newAssembly();
+  }
 
   write(bytes: Buffer): void {
-    this.written = true;
     this.#assembly.push(bytes);
   }
 
   finish(tail: Buffer, headers: Readonly<Record<string, string>>, usage: unknown): void {
     this.#assembly.push(tail);
-    const text = JSON.stringify(this.#assembly.finish(usage));
-    this.reply.hijack();
-    const body = Buffer.from(text);
-    this.reply.raw.writeHead(200, { ...(this.reply.getHeaders() as Record<string, string>), ...headers, 'content-type': 'application/json; charset=utf-8', 'content-length': body.length });
-    this.reply.raw.end(body);
+    sendJson(this.reply, headers, Buffer.from(JSON.stringify(this.#assembly.finish(usage))));
   }
 
   fail(error: GatewayError): void {
     throw error; // nothing has gone out, so the error filter answers
   }
+
+  abandon(): void {
+    // It has no clocks.
+  }
+}
+
+/** Answers with the provider's own JSON, which its reader holds back until the call is settled. */
+export class JsonAnswer implements CompletionAnswer {
+  readonly begun = false;
+  readonly written = false;
+
+  constructor(private readonly reply: FastifyReply) {}
+
+  restart(): void {
+    // It keeps nothing.
+  }
+
+  write(): void {
+    throw new Error('an answer of one object has no part to write');
+  }
+
+  finish(tail: Buffer, headers: Readonly<Record<string, string>>): void {
+    sendJson(this.reply, headers, tail);
+  }
+
+  fail(error: GatewayError): void {
+    throw error;
+  }
+
+  abandon(): void {
+    // It has no clocks.
+  }
+}
+
+function sendJson(reply: FastifyReply, headers: Readonly<Record<string, string>>, body: Buffer): void {
+  reply.hijack();
+  reply.raw.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), ...headers, 'content-type': 'application/json; charset=utf-8', 'content-length': body.length });
+  reply.raw.end(body);
 }

@@ -1,15 +1,14 @@
 import type { Logger } from 'pino';
 import type { DecisionPoint } from '../auth/decision-point.ts';
 import type { Principal } from '../auth/principal.ts';
-import type { Catalogue } from '../catalogue/catalogue.ts';
+import type { Catalogue, Model } from '../catalogue/catalogue.ts';
 import type { Tiers } from '../catalogue/tiers.ts';
 import { chargeFor, type Charge } from '../cost/charge.ts';
 import { candidatesFor, planCall, type Candidate, type Plan } from '../cost/plan.ts';
 import type { Env } from '../env.ts';
-import type { ChatStreamReader } from '../provider/chat-stream.ts';
+import type { AnswerReader } from '../provider/answer-reader.ts';
 import type { UpstreamCall, UpstreamLimits } from '../provider/grok-client.ts';
 import { GrokApiError } from '../provider/grok-errors.ts';
-import { readChatUsage } from '../provider/grok-usage.ts';
 import type { Lease } from '../provider/shard.ts';
 import type { Shards } from '../provider/shards.ts';
 import type { Clock } from '../shared/clock.ts';
@@ -21,20 +20,19 @@ import type { CallEnd } from './call-record.ts';
 import type { CallMetrics } from './call-metrics.ts';
 import type { Caller } from './caller.ts';
 import { readCallerOptions, type CallerOptions } from './caller-options.ts';
-import { PlainAnswer, StreamedAnswer, type CompletionAnswer } from './completion-answer.ts';
-import { parseCompletionRequest, type ParsedRequest } from './completion-request.ts';
+import type { CompletionAnswer } from './completion-answer.ts';
 import { conversationId } from './conversation.ts';
 import { CallerGone, type Dispatched, type Dispatcher } from './dispatch.ts';
-import { costFacts, requestedCapabilities, supports, upstreamBody } from './upstream-request.ts';
+import type { RequestedCall } from './requested-call.ts';
 
 const FIRST_BYTE_TIMEOUT_MS = 120_000;
 
 /**
- * START HERE: the life of a completion, from top to bottom.
+ * START HERE: the life of a call, from top to bottom, whichever endpoint it came to.
  *
  *   1 authenticate   `auth/auth.guard.ts`                  who is calling                                  401
  *   2 throttle       `throttle/tenant-throttler.guard.ts`  requests per minute of the tier                 429
- *   3 validate       `completion-request.ts`               schema; unknown fields stay                     400 413 415
+ *   3 validate       `endpoints/`                          schema; unknown fields stay                     400 404 413 415
  *   4 plan           `cost/plan.ts`                        candidates, token caps, money to hold (pure)    400 402 404
  *   5 authorize      `access.ts`                           policy over the resolved request (pure)         403
  *   6 cache          (a later issue)
@@ -60,32 +58,34 @@ export class CompletionPipeline {
     private readonly logger: Logger,
   ) {}
 
-  async run(principal: Principal, caller: Caller): Promise<void> {
+  /** @param read what the endpoint makes of the request; throws a `GatewayError` where it makes no sense */
+  async run(principal: Principal, caller: Caller, read: (caller: Caller) => Promise<RequestedCall>): Promise<void> {
     const options = readCallerOptions(caller.headers, 'internal');
-    const parsed = parseCompletionRequest(await caller.readBody());
-    const plan = this.#plan(parsed, options);
-    const decision = this.#authorize(principal, parsed, plan, options, caller);
-    const conversation = conversationId(this.conversationSecret, principal.tenantId, caller.headers, parsed.request, parsed.body.length);
+    const requested = await read(caller);
+    const plan = this.#plan(requested, options);
+    const decision = this.#authorize(principal, requested, plan, options, caller);
+    const conversation = conversationId(this.conversationSecret, principal.tenantId, caller.headers, requested.opening, requested.body.length);
     // Before anything is written or held: where no deployment can take the call, that is all there is to say.
     const place = this.shards.lease(decision.candidates, { conversation, inputTokens: plan.inputTokens, avoid: new Set(), nowOrNever: false });
     const limitsOf = (candidate: Candidate): UpstreamLimits => this.#limits(candidate, options);
-    const call = await this.#admit(place, principal, parsed, plan, decision, caller, limitsOf(place.candidate).totalTimeoutMs);
+    const call = await this.#admit(place, principal, requested, plan, decision, caller, limitsOf(place.candidate).totalTimeoutMs);
     const upstream: { call?: UpstreamCall } = {};
     const headers = { current: this.#headers(place.candidate, decision, 1) };
     let answer: CompletionAnswer;
     let dispatched: Dispatched;
     try {
       const flow = { pause: () => upstream.call?.pause(), resume: () => upstream.call?.resume(), cut: () => upstream.call?.abort(new CallerGone('the caller reads too slowly')) };
-      answer = parsed.request.stream === true ? new StreamedAnswer(caller.reply, flow, () => headers.current) : new PlainAnswer(caller.reply);
+      answer = requested.answer(caller.reply, flow, () => headers.current);
       let attempts = 0;
       dispatched = await this.dispatcher.run({
         call, plan, conversation, answer, limitsOf,
-        bodyOf: (candidate) => {
+        reader: () => requested.reader(plan),
+        requestTo: (candidate) => {
           attempts += 1;
           headers.current = this.#headers(candidate, decision, attempts);
-          return upstreamBody(parsed, plan, candidate, this.env.defaults, conversation);
+          return { ...requested.upstream(plan, candidate, conversation, decision.store), conversationId: conversation };
         },
-        allowed: () => this.#authorize(principal, parsed, plan, options, caller).candidates,
+        allowed: () => this.#authorize(principal, requested, plan, options, caller).candidates,
         onHangUp: (listener) => caller.onHangUp(listener),
       }, upstream, place);
     } catch (error) {
@@ -93,34 +93,38 @@ export class CompletionPipeline {
       await this.#settle(call, neverSent(asGatewayError(error)));
       throw recorded(asGatewayError(error));
     }
-    await this.#settleAndAnswer(call, dispatched, plan, answer, headers.current, parsed.request.stream_options?.include_usage === true);
+    await this.#settleAndAnswer(call, dispatched, requested, plan, answer, headers.current);
   }
 
   /** Step 4. */
-  #plan(parsed: ParsedRequest, options: CallerOptions): Plan {
-    const name = parsed.request.model ?? this.env.defaults.model;
+  #plan(requested: RequestedCall, options: CallerOptions): Plan {
+    const name = requested.model ?? this.env.defaults.model;
     const resolved = this.catalogue.resolve(name);
     if (!resolved) {
       throw new GatewayError('model_not_found', { publicMessage: `There is no model ${JSON.stringify(name)} here. GET /v1/models lists those that you may use.`, param: 'model' });
     }
-    const facts = costFacts(parsed, resolved.model);
+    const facts = requested.costFacts(resolved.model);
     const names = [resolved, ...resolved.fallbacks.flatMap((fallback) => this.catalogue.resolve(fallback) ?? [])];
-    const candidates = candidatesFor(this.catalogue, names).filter(({ model }) => model === resolved.model || supports(parsed, model));
+    const candidates = candidatesFor(this.catalogue, names).filter(({ model, deployment }) =>
+      (requested.deployment === undefined || deployment.id === requested.deployment) && (model === resolved.model || takes(requested, model)));
+    if (candidates.length === 0 && requested.deployment !== undefined) {
+      throw new GatewayError('not_found', { publicMessage: 'What the request refers to is kept where this model is no longer served.' });
+    }
     return planCall(resolved, candidates, facts, { maxTokensCap: this.env.defaults.maxTokensCap, maxCostTicks: options.maxCostTicks });
   }
 
   /** Step 5. */
-  #authorize(principal: Principal, { request }: ParsedRequest, plan: Plan, options: CallerOptions, caller: Caller): AccessDecision {
-    const facts = { stream: request.stream === true, dataClass: options.dataClass, capabilities: requestedCapabilities(request) };
+  #authorize(principal: Principal, { stream, capabilities, storage }: RequestedCall, plan: Plan, options: CallerOptions, caller: Caller): AccessDecision {
+    const facts = { stream, dataClass: options.dataClass, capabilities, storage };
     return authorize(this.decisions, this.tiers, principal, plan, facts, { ip: caller.ip, timeMs: this.clock.nowMs() });
   }
 
   /** Step 7. */
-  async #admit(place: { candidate: Candidate; lease: Lease }, principal: Principal, parsed: ParsedRequest, plan: Plan, decision: AccessDecision, caller: Caller, totalTimeoutMs: number): Promise<AdmittedCall> {
+  async #admit(place: { candidate: Candidate; lease: Lease }, principal: Principal, requested: RequestedCall, plan: Plan, decision: AccessDecision, caller: Caller, totalTimeoutMs: number): Promise<AdmittedCall> {
     try {
       return await this.admission.admit({
         requestId: caller.requestId, principal, plan, candidate: place.candidate, decision, operation: caller.operation, ip: caller.ip,
-        stream: parsed.request.stream === true, body: parsed.body, apiVersion: this.env.provider.apiVersion, totalTimeoutMs,
+        stream: requested.stream, body: requested.body, apiVersion: this.env.provider.apiVersion, totalTimeoutMs,
       });
     } catch (error) {
       place.lease.end('neither');
@@ -130,33 +134,33 @@ export class CompletionPipeline {
 
   /** Step 9, and the end of the answer, which waits for it. */
   async #settleAndAnswer(
-    call: AdmittedCall, dispatched: Dispatched, plan: Plan, answer: CompletionAnswer, headers: Readonly<Record<string, string>>, withUsage: boolean,
+    call: AdmittedCall, dispatched: Dispatched, requested: RequestedCall, plan: Plan, answer: CompletionAnswer, headers: Readonly<Record<string, string>>,
   ): Promise<void> {
     const { reader, failure } = dispatched;
-    const end = this.#end(dispatched, plan, answer.begun);
+    const end = this.#end(dispatched, requested, plan, answer.begun);
     const inDatabase = await this.#settle(call, end);
     if (failure instanceof CallerGone) {
-      if (answer instanceof StreamedAnswer) answer.abandon();
+      answer.abandon();
       return;
     }
     let error = failure === undefined ? undefined : recorded(failure instanceof GrokApiError ? failure.toGatewayError() : asGatewayError(failure));
     if (!inDatabase) error ??= recorded(unrecorded());
     if (error === undefined) {
-      answer.finish(reader.tail(withUsage), { ...headers, 'x-novix-cost-usd': formatUsd(end.charge.ticks) }, reader.usage);
+      answer.finish(reader.tail(), { ...headers, 'x-novix-cost-usd': formatUsd(end.charge.ticks) }, reader.usage);
     } else if (answer.begun) {
       answer.fail(error);
     } else {
-      if (answer instanceof StreamedAnswer) answer.abandon();
+      answer.abandon();
       throw error;
     }
   }
 
-  #end({ candidate, reader, attempts, sent, backlogged, failure, answerCommitment }: Dispatched, plan: Plan, begun: boolean): CallEnd {
-    const usage = reader.usage === undefined ? undefined : readChatUsage(reader.usage);
+  #end({ candidate, reader, attempts, sent, backlogged, failure, answerCommitment }: Dispatched, requested: RequestedCall, plan: Plan, begun: boolean): CallEnd {
+    const usage = reader.billed;
     // Attempts before the last were free, or there would have been no other.
     const mayHaveBeenBilled = failure instanceof GrokApiError ? failure.mayHaveBeenBilled : sent && attempts.at(-1)?.errorCode === undefined;
     const charge = chargeFor(
-      { mayHaveBeenBilled, usage, priority: reader.serviceTier === 'priority', outputTokensSeen: reader.outputTokensSeen, backlogged },
+      { mayHaveBeenBilled, usage, priority: reader.priority, outputTokensSeen: reader.outputTokensSeen, backlogged },
       plan, candidate.price,
     );
     this.#watchPrice(candidate, charge, reader, usage === undefined && failure === undefined);
@@ -166,6 +170,7 @@ export class CompletionPipeline {
       outcome: sent ? outcome : 'never_sent', charge, usage, attempts, answerCommitment,
       httpStatus: begun || failure === undefined ? 200 : (error?.status ?? 499),
       errorCode: failure instanceof CallerGone ? 'caller_gone' : error?.code,
+      stored: failure === undefined ? requested.stored(reader, candidate) : undefined,
     };
   }
 
@@ -183,7 +188,7 @@ export class CompletionPipeline {
     }
   }
 
-  #watchPrice(candidate: Candidate, charge: Charge, reader: ChatStreamReader, usageUnreadable: boolean): void {
+  #watchPrice(candidate: Candidate, charge: Charge, reader: AnswerReader, usageUnreadable: boolean): void {
     if (charge.drift) {
       this.metrics.priceDrift.inc({ model: candidate.model.id });
       this.logger.warn({ model: candidate.model.id, providerTicks: String(charge.providerTicks), computedTicks: String(charge.computedTicks) }, 'price drift: the provider’s price is not what our table says');
@@ -213,6 +218,17 @@ export class CompletionPipeline {
       'x-novix-cache': 'bypass',
       'x-novix-decision-id': decision.id,
     };
+  }
+}
+
+/** Whether a model that may stand in takes the request as it is. */
+function takes(requested: RequestedCall, model: Model): boolean {
+  try {
+    requested.costFacts(model);
+    return true;
+  } catch (error) {
+    if (error instanceof GatewayError) return false;
+    throw error;
   }
 }
 

@@ -1,11 +1,18 @@
 import { createHash, createHmac } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
-import type { CompletionRequest } from './completion-request.ts';
 
-/** Of the first user message, so much tells conversations apart: two that share a document and then ask differently still share its cached prefix. */
+/** Of what the user says first, so much tells conversations apart: two that share a document and then ask differently still share its cached prefix. */
 const FIRST_MESSAGE_CHARS = 2_048;
 /** A prompt shorter than a block of the provider's prefix cache gains nothing from going where its prefix is. */
 const PROMPT_BYTES_MIN = 2_048;
+
+/** How a conversation begins, as far as it names it. */
+export interface Opening {
+  /** The caller's own name for it (`prompt_cache_key`), of whatever type. */
+  key: unknown;
+  /** Instructions, then what the user said first. Asked for only where nothing else names the conversation. */
+  parts: () => { instructions: readonly unknown[]; first: unknown };
+}
 
 /**
  * Names the conversation that a call continues, so that it goes where its prefix is cached: by the caller's own id where it gave one, else by how
@@ -15,14 +22,13 @@ const PROMPT_BYTES_MIN = 2_048;
  * @param promptBytes size of the request
  * @returns in the shape of a UUID; undefined for a short prompt without an id
  */
-export function conversationId(secret: Buffer, tenantId: string, headers: IncomingHttpHeaders, request: CompletionRequest, promptBytes: number): string | undefined {
-  const given = headers['x-grok-conv-id'] ?? (request as { prompt_cache_key?: unknown }).prompt_cache_key;
+export function conversationId(secret: Buffer, tenantId: string, headers: IncomingHttpHeaders, opening: Opening | undefined, promptBytes: number): string | undefined {
+  if (opening === undefined) return undefined;
+  const given = headers['x-grok-conv-id'] ?? opening.key;
   if (typeof given === 'string' && given !== '') return hashed(secret, [tenantId, 'id', given]);
   if (promptBytes < PROMPT_BYTES_MIN) return undefined;
-  const opening = request.messages.findIndex(({ role }) => role !== 'system' && role !== 'developer');
-  const leading = opening === -1 ? request.messages : request.messages.slice(0, opening);
-  const first = opening === -1 ? '' : textOf(request.messages[opening]!.content).slice(0, FIRST_MESSAGE_CHARS);
-  return hashed(secret, [tenantId, 'opening', ...leading.map(({ content }) => textOf(content)), first]);
+  const { instructions, first } = opening.parts();
+  return hashed(secret, [tenantId, 'opening', ...instructions.map(textOf), textOf(first).slice(0, FIRST_MESSAGE_CHARS)]);
 }
 
 /** The same on every replica, and known to nobody else: from the provider's key. */
@@ -30,7 +36,7 @@ export function conversationSecret(apiKey: string): Buffer {
   return createHash('sha256').update('novix conversation ids\0').update(apiKey).digest();
 }
 
-function textOf(content: CompletionRequest['messages'][number]['content']): string {
+function textOf(content: unknown): string {
   return typeof content === 'string' ? content : JSON.stringify(content ?? null).slice(0, 16 * FIRST_MESSAGE_CHARS);
 }
 

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Candidate, Plan } from '../cost/plan.ts';
-import { ChatStreamReader } from '../provider/chat-stream.ts';
-import type { UpstreamCall, UpstreamLimits } from '../provider/grok-client.ts';
+import type { AnswerReader } from '../provider/answer-reader.ts';
+import type { UpstreamCall, UpstreamLimits, UpstreamRequest } from '../provider/grok-client.ts';
 import { GrokApiError } from '../provider/grok-errors.ts';
 import type { ProviderMetrics } from '../provider/provider-metrics.ts';
 import { backoffMs, isRetryable, type RetryLimits } from '../provider/retry.ts';
@@ -25,7 +25,8 @@ export interface DispatchRequest {
   conversation: string | undefined;
   answer: CompletionAnswer;
   limitsOf: (candidate: Candidate) => UpstreamLimits;
-  bodyOf: (candidate: Candidate) => Buffer;
+  reader: () => AnswerReader;
+  requestTo: (candidate: Candidate) => UpstreamRequest;
   /** The candidates that the rules allow now: they may have changed since the attempt before. */
   allowed: () => readonly Candidate[];
   onHangUp: (listener: () => void) => void;
@@ -34,7 +35,7 @@ export interface DispatchRequest {
 /** What came of the dispatch, before it is settled. */
 export interface Dispatched {
   candidate: Candidate;
-  reader: ChatStreamReader;
+  reader: AnswerReader;
   attempts: Attempt[];
   /** Whether any attempt may have reached the provider. */
   sent: boolean;
@@ -100,9 +101,10 @@ export class Dispatcher {
 
   async #attempt(
     request: DispatchRequest, flow: { call?: UpstreamCall }, candidate: Candidate, lease: Lease, gone: AbortSignal, firstStartedMs: number,
-  ): Promise<{ reader: ChatStreamReader; attempt: Attempt; sent: boolean; backlogged: boolean; failure: unknown; answerCommitment: CallEnd['answerCommitment'] }> {
-    const { answer, conversation } = request;
-    const reader = new ChatStreamReader(request.plan.choices);
+  ): Promise<{ reader: AnswerReader; attempt: Attempt; sent: boolean; backlogged: boolean; failure: unknown; answerCommitment: CallEnd['answerCommitment'] }> {
+    const { answer } = request;
+    const reader = request.reader();
+    answer.restart();
     const committed = request.call.committer.begin('answer');
     const startedMs = this.clock.monotonicMs();
     const attempt: Attempt = { deployment: candidate.deployment.id, providerRequestId: undefined, zeroDataRetention: undefined, status: undefined, errorCode: undefined, firstByteMs: undefined };
@@ -114,7 +116,7 @@ export class Dispatcher {
     try {
       if (gone.aborted) throw new CallerGone('the caller hung up');
       const exchange = lease.shard.client.send(
-        { path: '/chat/completions', body: request.bodyOf(candidate), conversationId: conversation },
+        request.requestTo(candidate),
         { ...limits, totalTimeoutMs },
         {
           onHead: (head) => {

@@ -79,6 +79,7 @@ export class OrphanSweeper {
   /** Batches are asked about within seconds, if ever; replicas only while they have holds or spooled outcomes. */
   async #trim(): Promise<void> {
     await this.pool.query("DELETE FROM journal_batches WHERE id IN (SELECT id FROM journal_batches WHERE created_at < now() - interval '1 hour' LIMIT 10000)");
+    await this.pool.query('DELETE FROM stored_responses WHERE id IN (SELECT id FROM stored_responses WHERE expires_at < now() LIMIT 10000)');
     await this.pool.query("DELETE FROM replicas r WHERE r.last_seen_at < now() - interval '30 days' AND NOT EXISTS (SELECT FROM holds h WHERE h.replica_id = r.id)");
   }
 

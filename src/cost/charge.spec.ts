@@ -2,12 +2,12 @@ import { describe, expect, it } from '@jest/globals';
 import { loadCatalogue } from '../catalogue/catalogue.ts';
 import type { ProviderUsage } from '../catalogue/token-price.ts';
 import { chargeFor, type CallObservation, type Charge } from './charge.ts';
-import { candidatesFor, planCall, type Plan } from './plan.ts';
+import { candidatesFor, NO_COST, planCall, type Plan } from './plan.ts';
 
 const catalogue = loadCatalogue();
 const resolved = catalogue.resolve('grok-4.20-0309-non-reasoning')!;
 const price = resolved.model.price!;
-const planFor = (choices: number): Plan => planCall(resolved, candidatesFor(catalogue, [resolved]), { textBytes: 250, images: 0, maxOutputTokens: 1_000, choices, reasoningEffort: undefined, priority: false }, { maxTokensCap: 32_768, maxCostTicks: undefined });
+const planFor = (choices: number): Plan => planCall(resolved, candidatesFor(catalogue, [resolved]), { ...NO_COST, textBytes: 250, maxOutputTokens: 1_000, choices }, { maxTokensCap: 32_768, maxCostTicks: undefined });
 const plan = planFor(1); // 100 tokens in, 1,000 out: holds 26,250,000 ticks
 const USAGE: ProviderUsage = { inputTokens: 100, cachedInputTokens: 0, outputTokens: 10, reasoningTokens: 0, costTicks: 1_500_000n }; // also by our own arithmetic
 const SEEN: CallObservation = { mayHaveBeenBilled: true, usage: USAGE, priority: false, outputTokensSeen: 10, backlogged: false };

@@ -2,10 +2,10 @@ import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { loadCatalogue, type ResolvedModel } from '../catalogue/catalogue.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
-import { candidatesFor, planCall, type CostFacts, type Plan, type PlanLimits } from './plan.ts';
+import { candidatesFor, NO_COST, planCall, type CostFacts, type Plan, type PlanLimits } from './plan.ts';
 
 const catalogue = loadCatalogue();
-const FACTS: CostFacts = { textBytes: 250, images: 0, maxOutputTokens: 100, choices: 1, reasoningEffort: undefined, priority: false };
+const FACTS: CostFacts = { ...NO_COST, textBytes: 250, maxOutputTokens: 100 };
 const LIMITS: PlanLimits = { maxTokensCap: 32_768, maxCostTicks: undefined };
 const plan = (facts: Partial<CostFacts> = {}, limits: Partial<PlanLimits> = {}, model = 'grok-4.20-0309-non-reasoning'): Plan =>
   planCall(catalogue.resolve(model)!, candidatesFor(catalogue, [catalogue.resolve(model)!]), { ...FACTS, ...facts }, { ...LIMITS, ...limits });

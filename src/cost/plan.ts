@@ -11,14 +11,21 @@ const OUTPUT_TOKENS_LEAST = 16;
 export interface CostFacts {
   /** UTF-8 bytes of text: prompt, tools, schema. */
   textBytes: number;
+  /** Tokens of earlier turns that the provider keeps, and reads again. */
+  storedTokens: number;
   images: number;
-  /** As the caller asked; undefined where it did not. */
-  maxOutputTokens: number | undefined;
+  /** Images to make. */
+  generatedImages: number;
+  /** As the caller asked, 0 for what has no output; undefined where it did not. `uncapped` where the model takes no limit: then the ceiling of all calls is assumed. */
+  maxOutputTokens: number | 'uncapped' | undefined;
   choices: number;
   reasoningEffort: string | undefined;
   /** Whether priority processing, at its own price, was asked for. */
   priority: boolean;
 }
+
+/** A call that costs nothing; others say in what they differ. */
+export const NO_COST: CostFacts = { textBytes: 0, storedTokens: 0, images: 0, generatedImages: 0, maxOutputTokens: 0, choices: 1, reasoningEffort: undefined, priority: false };
 
 export interface PlanLimits {
   /** Ceiling of every call's output (`XAI_MAX_TOKENS`). */
@@ -73,11 +80,12 @@ export function planCall(resolved: ResolvedModel, candidates: readonly Candidate
   const fixedTicks = most((one) => one.fixedTicks);
   const outputRateTicks = most((one) => one.outputRateTicks);
 
-  let maxOutputTokens = Math.min(facts.maxOutputTokens ?? OUTPUT_TOKENS_DEFAULT, limits.maxTokensCap);
+  const wanted = facts.maxOutputTokens ?? OUTPUT_TOKENS_DEFAULT;
+  let maxOutputTokens = wanted === 'uncapped' ? limits.maxTokensCap : Math.min(wanted, limits.maxTokensCap);
   if (limits.maxCostTicks !== undefined) {
     const left = limits.maxCostTicks - fixedTicks;
-    const affordable = left / outputRateTicks;
-    if (left < 0n || affordable < BigInt(Math.min(OUTPUT_TOKENS_LEAST, maxOutputTokens))) {
+    const affordable = outputRateTicks === 0n ? BigInt(maxOutputTokens) : left / outputRateTicks;
+    if (left < 0n || affordable < BigInt(wanted === 'uncapped' ? maxOutputTokens : Math.min(OUTPUT_TOKENS_LEAST, maxOutputTokens))) {
       throw new GatewayError('request_cost_exceeded', {
         publicMessage: 'The call could cost more than its own limit (x-novix-max-cost-usd) even with the shortest useful answer. Raise the limit, shorten the prompt, or choose another model.',
         internal: { maxCostTicks: String(limits.maxCostTicks), fixedTicks: String(fixedTicks) },
@@ -111,12 +119,12 @@ interface Quote {
 }
 
 function quote({ model, price }: Candidate, facts: CostFacts): Quote {
-  const inputTokens = Math.ceil(facts.textBytes / model.bytesPerToken) + facts.images * model.imageTokens;
-  const reasoningTokens = reasoningAllowance(model, facts.reasoningEffort);
+  const inputTokens = Math.ceil(facts.textBytes / model.bytesPerToken) + facts.storedTokens + facts.images * model.imageTokens;
+  const reasoningTokens = facts.maxOutputTokens === 0 ? 0 : reasoningAllowance(model, facts.reasoningEffort);
   const rates = ratesFor(price, inputTokens);
   const factor = facts.priority ? price.priorityMultiplier : 1n;
   const outputRateTicks = rates.output * factor * BigInt(facts.choices);
-  const fixedTicks = BigInt(inputTokens) * rates.input * factor + BigInt(reasoningTokens) * outputRateTicks;
+  const fixedTicks = BigInt(inputTokens) * rates.input * factor + BigInt(reasoningTokens) * outputRateTicks + BigInt(facts.generatedImages) * price.perImage;
   return { inputTokens, reasoningTokens, fixedTicks, outputRateTicks };
 }
 

@@ -1,4 +1,5 @@
-import { frameData, frameEnd, parseChunk } from './chat-stream.ts';
+import { parseChunk } from './chat-stream.ts';
+import { frameData, frameEnd } from './sse-frames.ts';
 
 interface AssembledChoice {
   index: number;

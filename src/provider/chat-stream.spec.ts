@@ -14,9 +14,9 @@ const finish = (index = 0, reason = 'stop'): string => frame({ choices: [{ index
 const usageFrame = (usage: object = USAGE): string => frame({ choices: [], usage });
 
 /** Pushes the text cut at the given byte positions. */
-function read(text: string, choices = 1, cuts: readonly number[] = []): { reader: ChatStreamReader; forwarded: string; steps: Buffer[] } {
+function read(text: string, choices = 1, cuts: readonly number[] = [], withUsage = true): { reader: ChatStreamReader; forwarded: string; steps: Buffer[] } {
   const bytes = Buffer.from(text);
-  const reader = new ChatStreamReader(choices);
+  const reader = new ChatStreamReader(choices, withUsage);
   const places = [0, ...[...new Set(cuts.map((cut) => cut % (bytes.length + 1)))].sort((left, right) => left - right), bytes.length];
   const steps = places.slice(1).map((end, at) => Buffer.from(reader.push(bytes.subarray(places[at], end))));
   return { reader, forwarded: Buffer.concat(steps).toString(), steps };
@@ -72,7 +72,7 @@ describe('ChatStreamReader, however the bytes are cut', () => {
       const input = [...open, ...held].join('');
       const { reader, forwarded } = read(input, choices, at);
       reader.assertWhole();
-      expect(forwarded + reader.tail(true).toString()).toBe(input);
+      expect(forwarded + reader.tail().toString()).toBe(input);
     }), PROPERTY);
   });
 
@@ -86,7 +86,7 @@ describe('ChatStreamReader, however the bytes are cut', () => {
 
   it('forwards each frame with its last byte, not later', () => {
     fc.assert(fc.property(sample, ({ choices, open }) => {
-      const reader = new ChatStreamReader(choices);
+      const reader = new ChatStreamReader(choices, true);
       for (const one of open) {
         const bytes = Buffer.from(one);
         expect(reader.push(bytes.subarray(0, -1))).toHaveLength(0);
@@ -133,14 +133,14 @@ describe('ChatStreamReader holds back', () => {
   const stream = [first('Bl'), content('ue.'), finish(), usageFrame(), DONE];
 
   it('the usage frame from a caller who did not ask for it', () => {
-    const { reader, forwarded } = read(stream.join(''));
-    expect(forwarded + reader.tail(false).toString()).toBe(stream.filter((one) => !one.includes('usage')).join(''));
+    const { reader, forwarded } = read(stream.join(''), 1, [], false);
+    expect(forwarded + reader.tail().toString()).toBe(stream.filter((one) => !one.includes('usage')).join(''));
   });
 
   it('a usage frame that comes before the last finish reason, too', () => {
     const early = [first('Bl'), usageFrame(), finish(), DONE];
-    const { reader, forwarded } = read(early.join(''));
-    expect(forwarded + reader.tail(false).toString()).toBe([early[0], early[2], early[3]].join(''));
+    const { reader, forwarded } = read(early.join(''), 1, [], false);
+    expect(forwarded + reader.tail().toString()).toBe([early[0], early[2], early[3]].join(''));
     expect(reader.usage).toEqual(USAGE);
   });
 
@@ -210,7 +210,7 @@ describe('ChatStreamReader reports', () => {
       const { reader, forwarded } = read(input, 1, at);
       expect(forwarded).toBe(before);
       expect(reader.failure?.code).toBe('provider_bad_response');
-      expect(reader.tail(true)).toHaveLength(0);
+      expect(reader.tail()).toHaveLength(0);
     }), { numRuns: 200 });
   });
 
@@ -230,7 +230,7 @@ describe('ChatStreamReader refuses', () => {
   });
 
   it('a frame without end, in bounded memory', () => {
-    const reader = new ChatStreamReader(1);
+    const reader = new ChatStreamReader(1, true);
     const chunk = Buffer.alloc(1024 * 1024, 0x78);
     expect(thrownBy(() => { for (let pushed = 0; pushed < 6; pushed += 1) reader.push(chunk); }).message).toContain('too long');
   });
@@ -244,7 +244,7 @@ describe('ChatStreamReader.assertWhole', () => {
       const { reader, forwarded } = read(`${whole.trimEnd()}${end}`);
       reader.assertWhole();
       expect(reader.done).toBe(true);
-      expect(forwarded + reader.tail(true).toString()).toBe(`${whole.trimEnd()}${end}`);
+      expect(forwarded + reader.tail().toString()).toBe(`${whole.trimEnd()}${end}`);
     }
   });
 
@@ -255,7 +255,7 @@ describe('ChatStreamReader.assertWhole', () => {
   it('rejects a stream cut anywhere before [DONE]', () => {
     const bytes = Buffer.from(whole);
     for (let end = 0; end < bytes.length - DONE.length + 'data: [DONE'.length; end += 1) {
-      const reader = new ChatStreamReader(1);
+      const reader = new ChatStreamReader(1, true);
       reader.push(bytes.subarray(0, end));
       expect(thrownBy(() => reader.assertWhole())).toMatchObject({ code: 'provider_bad_response', phase: 'mid-stream', mayHaveBeenBilled: true });
     }
@@ -268,6 +268,6 @@ describe('ChatStreamReader.assertWhole', () => {
   });
 
   it('rejects an empty stream', () => {
-    expect(() => new ChatStreamReader(1).assertWhole()).toThrow(/complete/);
+    expect(() => new ChatStreamReader(1, true).assertWhole()).toThrow(/complete/);
   });
 });

@@ -1,12 +1,12 @@
-import { GrokApiError, errorFromAnswer } from './grok-errors.ts';
+import type { ProviderUsage } from '../catalogue/token-price.ts';
+import type { AnswerReader } from './answer-reader.ts';
+import { errorFromAnswer, type GrokApiError } from './grok-errors.ts';
+import { readChatUsage } from './grok-usage.ts';
+import { badStream, firstMarkedFrame, frameData, frameEnd, isPing, isRecord, parseFrameData, WholeFrames } from './sse-frames.ts';
 
-/** A frame longer than this is no frame of a completion. */
-const FRAME_BYTES_MAX = 4 * 1024 * 1024;
 const NOTHING = Buffer.alloc(0);
-const DATA = 'data:';
-/** What a comment begins with, and a frame that names its event. */
+/** What a comment begins with. */
 const COLON = 0x3a;
-const E = 0x65;
 /** `"role":"assistant",` stands in the first frame alone. */
 const ROLE_BYTES = 19;
 /**
@@ -14,8 +14,6 @@ const ROLE_BYTES = 19;
  * end. Without their first quote, since a search for what begins with a frequent byte is slow.
  */
 const MARKS = [Buffer.from('finish_reason"'), Buffer.from('usage"'), Buffer.from('DONE]'), Buffer.from('error"'), Buffer.from('vent:')];
-/** Keeps the provider's own connection alive. Passed on, it makes OpenAI's client throw. */
-const PING = /^event: ?ping\r?$/m;
 
 /** A chunk of a streamed completion, as far as the gateway reads it. */
 interface Chunk {
@@ -33,7 +31,7 @@ interface Chunk {
  * usage frame and `[DONE]`, so that a caller never takes an answer for whole that the gateway could not record. Frames are searched for marks
  * natively and parsed only where one is found.
  */
-export class ChatStreamReader {
+export class ChatStreamReader implements AnswerReader {
   /** The provider's `usage` object as received; of several the last. */
   usage: unknown;
   serviceTier: string | undefined;
@@ -43,7 +41,8 @@ export class ChatStreamReader {
   /** Frames with content so far: about one token each. */
   contentFrames = 0;
   contentBytes = 0;
-  #pending: Buffer = NOTHING;
+  readonly storedId = undefined;
+  readonly #frames = new WholeFrames();
   /** Indexes of choices that have their finish reason. */
   readonly #finishedChoices = new Set<number>();
   #held: Buffer[] = [];
@@ -52,8 +51,22 @@ export class ChatStreamReader {
   /** Bytes of a frame that are not content, measured on the first frame. */
   #frameOverheadBytes = 0;
 
-  /** @param choices how many answers were asked for (`n`) */
-  constructor(private readonly choices: number) {}
+  /**
+   * @param choices how many answers were asked for (`n`)
+   * @param withUsage whether the caller asked for the usage frame
+   */
+  constructor(
+    private readonly choices: number,
+    private readonly withUsage: boolean,
+  ) {}
+
+  get billed(): ProviderUsage | undefined {
+    return this.usage === undefined ? undefined : readChatUsage(this.usage);
+  }
+
+  get priority(): boolean {
+    return this.serviceTier === 'priority';
+  }
 
   /** Whether the answer has got all its finish reasons. */
   get finished(): boolean {
@@ -65,38 +78,24 @@ export class ChatStreamReader {
     return Math.max(this.contentFrames, Math.ceil(this.contentBytes / 2));
   }
 
-  /**
-   * @returns the bytes that may go to the caller now; look at `failure` afterwards
-   * @throws {GrokApiError} when the stream makes no sense
-   */
   push(bytes: Buffer): Buffer {
     if (this.failure) return NOTHING;
-    let buffer = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes]);
-    const end = lastFrameEnd(buffer);
-    if (buffer.length - end > FRAME_BYTES_MAX) throw badStream('a frame is too long');
-    this.#pending = end === buffer.length ? NOTHING : buffer.subarray(end);
-    if (end === 0) return NOTHING;
-    buffer = end === buffer.length ? buffer : buffer.subarray(0, end);
-    return this.#readFrames(buffer);
+    const frames = this.#frames.push(bytes);
+    return frames.length === 0 ? NOTHING : this.#readFrames(frames);
   }
 
-  /** The frames held back, in order; the usage frame only where the caller asked for it. */
-  tail(withUsage: boolean): Buffer {
-    const frames = withUsage || this.#heldUsage === undefined ? this.#held : this.#held.filter((frame) => frame !== this.#heldUsage);
+  /** The usage frame is only for those who asked for it. */
+  tail(): Buffer {
+    const frames = this.withUsage || this.#heldUsage === undefined ? this.#held : this.#held.filter((frame) => frame !== this.#heldUsage);
     return Buffer.concat(frames);
   }
 
-  /**
-   * Call at the end of the bytes. A last frame may lack its blank line.
-   *
-   * @throws {GrokApiError} when the provider ended the stream before it was whole
-   */
   assertWhole(): void {
-    const rest = frameData(this.#pending).trim();
-    if (rest === '[DONE]') {
+    const { rest } = this.#frames;
+    if (frameData(rest).trim() === '[DONE]') {
       this.done = true;
-      this.#held.push(this.#pending);
-    } else if (this.#pending.toString().trim() !== '') {
+      this.#held.push(rest);
+    } else if (rest.toString().trim() !== '') {
       throw badStream('the stream ended in the middle of a frame');
     }
     if (!this.done || !this.finished) throw badStream('the stream ended before it was complete');
@@ -108,7 +107,7 @@ export class ChatStreamReader {
     let runStart = 0;
     let plainUntil = 0;
     for (let start = 0; start < buffer.length && !this.failure; ) {
-      if (!this.#first && !this.finished && plainUntil <= start) plainUntil = firstMarkedFrame(buffer, start);
+      if (!this.#first && !this.finished && plainUntil <= start) plainUntil = firstMarkedFrame(buffer, start, MARKS);
       if (start < plainUntil) {
         this.#countPlain(buffer.subarray(start, plainUntil));
         start = plainUntil;
@@ -127,7 +126,7 @@ export class ChatStreamReader {
 
   /** Reads one frame; false where it is held back. */
   #passes(frame: Buffer): boolean {
-    if (frame[0] === E && PING.test(frame.toString())) return false;
+    if (isPing(frame)) return false;
     const data = frameData(frame);
     if (data === '') return !this.finished || this.#hold(frame); // a comment
     if (data === '[DONE]') {
@@ -189,64 +188,10 @@ export class ChatStreamReader {
   }
 }
 
-/** Index after the blank line that ends the frame beginning at `start`; the buffer's end where none does. */
-export function frameEnd(buffer: Buffer, start: number): number {
-  for (let at = buffer.indexOf(0x0a, start); at !== -1; at = buffer.indexOf(0x0a, at + 1)) {
-    const next = buffer[at + 1] === 0x0d ? at + 2 : at + 1;
-    if (buffer[next] === 0x0a) return next + 1;
-  }
-  return buffer.length;
-}
-
-/** Where the first frame with a mark begins, from `start` on; the buffer's end where none has one. */
-function firstMarkedFrame(buffer: Buffer, start: number): number {
-  let first = buffer.length;
-  for (const mark of MARKS) {
-    const at = buffer.indexOf(mark, start);
-    if (at !== -1 && at < first) first = at;
-  }
-  return first === buffer.length ? first : Math.max(start, lastFrameEnd(buffer.subarray(0, first)));
-}
-
-/** Index after the last blank line, or 0. */
-function lastFrameEnd(buffer: Buffer): number {
-  for (let at = buffer.lastIndexOf(0x0a); at > 0; at = buffer.lastIndexOf(0x0a, at - 1)) {
-    if (buffer[at - 1] === 0x0a || (buffer[at - 1] === 0x0d && buffer[at - 2] === 0x0a)) return at + 1;
-  }
-  return 0;
-}
-
-/** The data of a frame: its `data:` lines joined; empty for a comment. */
-export function frameData(frame: Buffer): string {
-  const text = frame.toString();
-  if (text.startsWith('data: ') && text.indexOf('\n') >= text.length - 2) return text.slice(6).trimEnd(); // the only form xAI sends
-  return text
-    .split(/\r?\n/)
-    .filter((line) => line.startsWith(DATA))
-    .map((line) => line.slice(DATA.length).replace(/^ /, ''))
-    .join('\n');
-}
-
+/** @throws {GrokApiError} when a frame's data is no chunk */
 export function parseChunk(data: string): Chunk {
-  let value: unknown;
-  try {
-    value = JSON.parse(data);
-  } catch (error) {
-    throw badStream('a frame is no JSON', error);
-  }
-  if (!isRecord(value)) throw badStream('a frame is no object');
+  const value = parseFrameData(data);
   const choices = value['choices'] ?? [];
   if (!Array.isArray(choices) || !choices.every(isRecord)) throw badStream('choices are no list of objects');
   return value;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function badStream(what: string, cause?: unknown): GrokApiError {
-  return new GrokApiError({
-    code: 'provider_bad_response', publicMessage: 'The provider broke off its answer, or sent one that makes no sense.', detail: what,
-    phase: 'mid-stream', retryable: false, mayHaveBeenBilled: true, cause,
-  });
 }

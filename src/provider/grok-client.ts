@@ -13,9 +13,12 @@ export interface UpstreamTarget {
 }
 
 export interface UpstreamRequest {
+  method: 'POST' | 'GET' | 'DELETE';
   /** Below the target's base URL, beginning with a slash. */
   path: string;
-  body: Buffer;
+  body: Buffer | undefined;
+  /** What a good answer is: a stream of server-sent events, or one JSON object. */
+  accept: 'events' | 'json';
   /** Names the conversation, so that the provider finds the server with its cached prefix. */
   conversationId: string | undefined;
 }
@@ -55,6 +58,7 @@ export interface UpstreamCall {
   abort(reason: Error): void;
 }
 
+const MEDIA_TYPES = { events: 'text/event-stream', json: 'application/json' } as const;
 const ERROR_BODY_BYTES_MAX = 64 * 1024;
 const KEEP_ALIVE_MS = 10_000;
 
@@ -70,7 +74,6 @@ export class GrokClient {
     this.#origin = url.origin;
     this.#basePath = url.pathname.replace(/\/+$/, '');
     this.#headers = {
-      'content-type': 'application/json',
       'accept-encoding': 'identity',
       'user-agent': 'novix-gateway',
       ...(target.apiVersion === undefined ? {} : { 'x-api-version': target.apiVersion }),
@@ -82,12 +85,12 @@ export class GrokClient {
     });
   }
 
-  /** Sends a request whose answer is a stream of server-sent events. */
-  send({ path, body, conversationId }: UpstreamRequest, limits: UpstreamLimits, sink: UpstreamSink): UpstreamCall {
-    const headers: Record<string, string> = { ...this.#headers, accept: 'text/event-stream' };
+  send({ method, path, body, accept, conversationId }: UpstreamRequest, limits: UpstreamLimits, sink: UpstreamSink): UpstreamCall {
+    const headers: Record<string, string> = { ...this.#headers, accept: MEDIA_TYPES[accept] };
+    if (body !== undefined) headers['content-type'] = 'application/json';
     if (conversationId !== undefined) headers['x-grok-conv-id'] = conversationId;
-    const exchange = new Exchange(limits, sink);
-    this.#agent.dispatch({ origin: this.#origin, path: `${this.#basePath}${path}`, method: 'POST', headers, body }, exchange);
+    const exchange = new Exchange(limits, sink, MEDIA_TYPES[accept]);
+    this.#agent.dispatch({ origin: this.#origin, path: `${this.#basePath}${path}`, method, headers, ...(body === undefined ? {} : { body }) }, exchange);
     return exchange;
   }
 
@@ -106,7 +109,7 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
   #phase: FailurePhase = 'connect';
   #status = 0;
   #headers: { requestId?: string; retryAfterSeconds?: number } = {};
-  /** Collected only where the answer is no stream. */
+  /** Collected only where the answer is not what was asked for. */
   #errorBody: Buffer[] | undefined;
   #errorBodyBytes = 0;
   #silence: NodeJS.Timeout;
@@ -115,6 +118,7 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
   constructor(
     private readonly limits: UpstreamLimits,
     private readonly sink: UpstreamSink,
+    private readonly mediaType: string,
   ) {
     this.ended = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
@@ -158,7 +162,7 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
       ...(typeof headers['x-request-id'] === 'string' ? { requestId: headers['x-request-id'] } : {}),
       ...(Number.isFinite(retryAfter) && retryAfter > 0 ? { retryAfterSeconds: retryAfter } : {}),
     };
-    if (status === 200 && String(headers['content-type'] ?? '').startsWith('text/event-stream') && isPlain(headers)) {
+    if (status === 200 && String(headers['content-type'] ?? '').startsWith(this.mediaType) && isPlain(headers)) {
       this.#guard(() => this.sink.onHead({ requestId: this.#headers.requestId, zeroDataRetention: asText(headers['x-zero-data-retention']), quotaLeft: quotaLeft(headers) }));
     } else {
       this.#errorBody = [];

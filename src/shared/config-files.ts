@@ -7,14 +7,18 @@ import { parse } from 'yaml';
 /** The folder with package.json, whether the code runs from `src` or from `dist`. */
 export const PACKAGE_ROOT = findPackageRoot(import.meta.dirname);
 
+/** The reviewed files that come with the product. */
+export const BUILT_IN_CONFIG = join(PACKAGE_ROOT, 'config');
+
 /**
- * Reads a reviewed YAML file of `config/` and checks it against its schema.
+ * Reads a reviewed YAML file of a configuration folder and checks it against its schema.
  *
+ * @param folder a file that is not there is taken from the built-in ones
  * @throws {Error} naming file, path and fault
  */
-export function readConfigFile<T extends TSchema>(name: string, schema: T): Static<T> {
-  const path = join(PACKAGE_ROOT, 'config', name);
-  const value: unknown = parse(readFileSync(path, 'utf8'), { uniqueKeys: true });
+export function readConfigFile<T extends TSchema>(name: string, schema: T, folder = BUILT_IN_CONFIG): Static<T> {
+  const own = join(folder, name);
+  const value: unknown = parse(readFileSync(existsSync(own) ? own : join(BUILT_IN_CONFIG, name), 'utf8'), { uniqueKeys: true });
   const validator = Compile(schema);
   if (validator.Check(value)) return value as Static<T>;
   const [fault] = validator.Errors(value);

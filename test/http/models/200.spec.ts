@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { EMULATED_IMAGE_MODELS } from '../../../src/sandbox/emulated-images.ts';
 import { EMULATED_MODELS } from '../../../src/sandbox/emulated-models.ts';
 import { startHarness, type Harness } from '../../support/harness.ts';
 import { expectError, rawRequest } from '../../support/wire.ts';
@@ -40,14 +41,17 @@ describe('GET /v1/models', () => {
   it('lists the gateway’s own names first, then every model of the provider', async () => {
     const ids = (await list()).map(({ id }) => id);
     expect(ids.slice(0, 3)).toEqual(['grok-beta', 'grok-pro', 'grok-enterprise']);
-    expect(ids.slice(3).toSorted()).toEqual(EMULATED_MODELS.map(({ id }) => id).toSorted());
+    expect(ids.slice(3).toSorted()).toEqual([...EMULATED_MODELS, ...EMULATED_IMAGE_MODELS].map(({ id }) => id).toSorted());
   });
 
   it('has the shape that OpenAI’s clients know, with xAI’s prices', async () => {
-    for (const model of await list()) {
+    const images = EMULATED_IMAGE_MODELS.map(({ id }) => id);
+    for (const model of (await list()).filter(({ id }) => !images.includes(id))) {
       expect(model).toEqual({
         id: expect.stringMatching(/^grok-/), object: 'model', created: expect.any(Number), owned_by: expect.stringMatching(/^(xai|novix)$/), aliases: expect.any(Array), context_length: expect.any(Number),
         prompt_text_token_price: expect.any(Number), cached_prompt_text_token_price: expect.any(Number), completion_text_token_price: expect.any(Number),
+        prompt_text_token_price_long_context: expect.any(Number), cached_prompt_text_token_price_long_context: expect.any(Number), completion_text_token_price_long_context: expect.any(Number),
+        long_context_threshold: 200_000,
       });
       expect(Number.isInteger(model.prompt_text_token_price) && model.prompt_text_token_price > 0).toBe(true);
     }
@@ -57,6 +61,10 @@ describe('GET /v1/models', () => {
     expect((await list()).find((model) => model.id === id)).toMatchObject({
       prompt_text_token_price: prices.input, cached_prompt_text_token_price: prices.cachedInput, completion_text_token_price: prices.output, context_length: contextTokens, aliases: [...aliases], owned_by: 'xai',
     });
+  });
+
+  it.each(EMULATED_IMAGE_MODELS.map(({ id, priceTicks }) => [id, priceTicks] as const))('%s costs %i ticks an image', async (id, priceTicks) => {
+    expect((await list()).find((model) => model.id === id)).toEqual({ id, object: 'model', created: 0, owned_by: 'xai', aliases: [], image_price: priceTicks });
   });
 
   it.each([['billing'], ['auditor'], ['platform-admin']])('is empty for who may call none of them: %s of acme', async (role) => {

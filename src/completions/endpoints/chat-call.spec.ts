@@ -1,18 +1,20 @@
 import { describe, expect, it } from '@jest/globals';
-import { loadCatalogue, type Model } from '../catalogue/catalogue.ts';
-import { candidatesFor, planCall, type Plan } from '../cost/plan.ts';
-import { parseCompletionRequest } from './completion-request.ts';
-import { costFacts, requestedCapabilities, upstreamBody } from './upstream-request.ts';
+import { loadCatalogue, type Model } from '../../catalogue/catalogue.ts';
+import { candidatesFor, planCall, type Plan } from '../../cost/plan.ts';
+import type { CostFacts } from '../../cost/plan.ts';
+import { ChatCall } from './chat-call.ts';
+import { parseCompletionRequest } from './chat-request.ts';
+import type { Defaults } from './model-fit.ts';
 
 const catalogue = loadCatalogue();
 const modelOf = (name: string): Model => catalogue.resolve(name)!.model;
 const MESSAGES = [{ role: 'user', content: 'Hi' }];
-const DEFAULTS = { model: 'grok-beta', maxTokensCap: 32_768, temperature: undefined, topP: undefined, frequencyPenalty: undefined, presencePenalty: undefined };
-const parsed = (body: object | string): ReturnType<typeof parseCompletionRequest> => parseCompletionRequest(Buffer.from(typeof body === 'string' ? body : JSON.stringify({ messages: MESSAGES, ...body })));
-const facts = (body: object, model = 'grok-4.3'): ReturnType<typeof costFacts> => costFacts(parsed(body), modelOf(model));
+const DEFAULTS: Defaults = { model: 'grok-beta', maxTokensCap: 32_768, temperature: undefined, topP: undefined, frequencyPenalty: undefined, presencePenalty: undefined };
+const call = (body: object | string, defaults = DEFAULTS): ChatCall => new ChatCall(parseCompletionRequest(Buffer.from(typeof body === 'string' ? body : JSON.stringify({ messages: MESSAGES, ...body }))), defaults);
+const facts = (body: object, model = 'grok-4.3'): CostFacts => call(body).costFacts(modelOf(model));
 const unsupported = (param: string): unknown => expect.objectContaining({ code: 'unsupported_parameter', status: 400, param });
 
-describe('costFacts', () => {
+describe('the cost facts of a chat call', () => {
   it('counts every byte of the body, in UTF-8', () => {
     for (const content of ['Hi', 'Grüße', '日本語', '🙂']) {
       const body = { messages: [{ role: 'user', content }], tools: [{ type: 'function', function: { name: 'f' } }] };
@@ -58,21 +60,21 @@ describe('costFacts', () => {
   });
 });
 
-describe('requestedCapabilities', () => {
+describe('the capabilities of a chat call', () => {
   it.each<[object, string[]]>([
     [{}, ['text']], [{ tools: [] }, ['text']], [{ tools: [{ type: 'function' }] }, ['text', 'function_calling']],
     [{ response_format: { type: 'json_schema' } }, ['text', 'structured_output']], [{ response_format: { type: 'text' } }, ['text']],
     [{ messages: [{ role: 'user', content: [{ type: 'image_url', image_url: 'x' }] }] }, ['text', 'image_input']],
   ])('of %j are %j', (body, capabilities) => {
-    expect(requestedCapabilities(parsed(body).request)).toEqual(capabilities);
+    expect(call(body).capabilities).toEqual(capabilities);
   });
 });
 
-describe('upstreamBody', () => {
+describe('what a chat call sends upstream', () => {
   const CONVERSATION = '0b3a6f0e-1111-8222-8333-444455556666';
   const planFor = (body: object, name: string): Plan => planCall(catalogue.resolve(name)!, candidatesFor(catalogue, [catalogue.resolve(name)!]), facts(body, name), { maxTokensCap: 32_768, maxCostTicks: undefined });
   const sent = (body: object, defaults: Partial<typeof DEFAULTS> | Record<string, number> = {}, name = 'grok-beta'): Record<string, unknown> =>
-    JSON.parse(upstreamBody(parsed(body), planFor(body, name), { model: modelOf(name), upstreamModel: modelOf(name).id }, { ...DEFAULTS, ...defaults }, CONVERSATION).toString()) as Record<string, unknown>;
+    JSON.parse(call(body, { ...DEFAULTS, ...defaults }).upstream(planFor(body, name), { model: modelOf(name), upstreamModel: modelOf(name).id }, CONVERSATION).body!.toString()) as Record<string, unknown>;
 
   it('decides the model, the stream and the output cap, and leaves all else', () => {
     expect(sent({ model: 'grok-beta', max_tokens: 5, x_new: { y: 1 } })).toEqual({
@@ -109,8 +111,8 @@ describe('upstreamBody', () => {
 
   it('keeps the caller’s text to the byte', () => {
     const json = '{"messages":[{"role":"user","content":"\\u00fc\\/ 1.0"}],"seed":12345678901234567890,"model":"grok-beta"}';
-    const request = parsed(json);
-    const plan = planCall(catalogue.resolve('grok-beta')!, candidatesFor(catalogue, [catalogue.resolve('grok-beta')!]), costFacts(request, modelOf('grok-beta')), { maxTokensCap: 32_768, maxCostTicks: undefined });
-    expect(upstreamBody(request, plan, plan.candidates[0]!, DEFAULTS, undefined).toString()).toContain('"messages":[{"role":"user","content":"\\u00fc\\/ 1.0"}],"seed":12345678901234567890');
+    const request = call(json);
+    const plan = planCall(catalogue.resolve('grok-beta')!, candidatesFor(catalogue, [catalogue.resolve('grok-beta')!]), request.costFacts(modelOf('grok-beta')), { maxTokensCap: 32_768, maxCostTicks: undefined });
+    expect(request.upstream(plan, plan.candidates[0]!, undefined).body!.toString()).toContain('"messages":[{"role":"user","content":"\\u00fc\\/ 1.0"}],"seed":12345678901234567890');
   });
 });

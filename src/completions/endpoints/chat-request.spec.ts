@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
-import { parseCompletionRequest, parseJsonObject } from './completion-request.ts';
+import { parseCompletionRequest } from './chat-request.ts';
+import { parseJsonObject } from './request-schema.ts';
 
 const MESSAGES = [{ role: 'user', content: 'Hi' }];
 const parse = (body: object | string): ReturnType<typeof parseCompletionRequest> => parseCompletionRequest(Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)));

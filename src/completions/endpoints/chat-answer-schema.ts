@@ -1,5 +1,5 @@
 import { Type } from 'typebox';
-import { oneOf } from '../shared/one-of.ts';
+import { oneOf } from '../../shared/one-of.ts';
 
 const Count = Type.Integer({ minimum: 0 });
 export const UsageSchema = Type.Object({
@@ -44,5 +44,15 @@ export const CompletionChunkSchema = Type.Object({
     delta: Type.Object({ role: Type.Optional(Type.Literal('assistant')), content: Type.Optional(Type.String()), tool_calls: Type.Optional(Type.Array(ToolCall)) }),
     finish_reason: Type.Optional(Type.Union([FinishReason, Type.Null()])),
   })),
+  usage: Type.Optional(UsageSchema),
+});
+
+/** An answer of the old completions endpoint, and likewise each of its chunks. */
+export const TextCompletionSchema = Type.Object({
+  id: Type.String(),
+  object: Type.Literal('text_completion'),
+  created: Type.Integer(),
+  model: Type.String(),
+  choices: Type.Array(Type.Object({ index: Count, text: Type.String(), logprobs: Type.Null(), finish_reason: Type.Union([FinishReason, Type.Null()]) })),
   usage: Type.Optional(UsageSchema),
 });

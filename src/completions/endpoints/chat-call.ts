@@ -1,0 +1,123 @@
+import type { FastifyReply } from 'fastify';
+import type { Model } from '../../catalogue/catalogue.ts';
+import { NO_COST, type Candidate, type CostFacts, type Plan } from '../../cost/plan.ts';
+import type { AnswerReader } from '../../provider/answer-reader.ts';
+import { ChatAssembly } from '../../provider/chat-assembly.ts';
+import { ChatStreamReader } from '../../provider/chat-stream.ts';
+import type { UpstreamRequest } from '../../provider/grok-client.ts';
+import { PlainAnswer, StreamedAnswer, type CompletionAnswer, type Flow } from '../completion-answer.ts';
+import type { Opening } from '../conversation.ts';
+import type { RequestedCall } from '../requested-call.ts';
+import type { CompletionRequest, ParsedCompletion } from './chat-request.ts';
+import { withMembers } from './json-members.ts';
+import { assertEffort, assertModelTakes, assertOwnTools, defaultMembers, imageBytes, isImagePart, isPriority, unsupported, type Defaults } from './model-fit.ts';
+
+/** `POST /v1/chat/completions`. */
+export class ChatCall implements RequestedCall {
+  readonly storage = 'none';
+  readonly deployment = undefined;
+
+  constructor(
+    protected readonly parsed: ParsedCompletion,
+    private readonly defaults: Defaults,
+  ) {}
+
+  get body(): Buffer {
+    return this.parsed.body;
+  }
+
+  get model(): string | undefined {
+    return this.parsed.request.model ?? undefined;
+  }
+
+  get stream(): boolean {
+    return this.parsed.request.stream === true;
+  }
+
+  get capabilities(): string[] {
+    const { messages, tools, response_format: format } = this.parsed.request;
+    const capabilities = ['text'];
+    if (messages.some(({ content }) => Array.isArray(content) && content.some(isImagePart))) capabilities.push('image_input');
+    if ((tools?.length ?? 0) > 0) capabilities.push('function_calling');
+    if (format?.type === 'json_schema' || format?.type === 'json_object') capabilities.push('structured_output');
+    return capabilities;
+  }
+
+  get opening(): Opening {
+    const { messages } = this.parsed.request;
+    return {
+      key: promptCacheKey(this.parsed.request),
+      parts: () => {
+        const at = messages.findIndex(({ role }) => role !== 'system' && role !== 'developer');
+        return { instructions: (at === -1 ? messages : messages.slice(0, at)).map(({ content }) => content), first: at === -1 ? '' : messages[at]!.content };
+      },
+    };
+  }
+
+  costFacts(model: Model): CostFacts {
+    const { body, request } = this.parsed;
+    assertModelTakes(model, 'chat_completions', request);
+    assertEffort(model, request.reasoning_effort ?? undefined, 'reasoning_effort');
+    assertOwnTools(request.tools);
+    if (request.deferred === true) throw unsupported('deferred', 'Deferred completions are not offered here. Leave it out.');
+    const images = imageFacts(request);
+    return {
+      ...NO_COST,
+      // Every byte of the body, keys and quotes included, but for images, which are not read as text.
+      textBytes: body.length - images.bytes,
+      images: images.count,
+      maxOutputTokens: request.max_completion_tokens ?? request.max_tokens ?? undefined,
+      choices: request.n ?? 1,
+      reasoningEffort: request.reasoning_effort ?? undefined,
+      priority: isPriority(request.service_tier),
+    };
+  }
+
+  /** The caller's bytes with the few members that the gateway decides: model, stream, output cap, and defaults for what the caller left out. */
+  upstream(plan: Plan, { model, upstreamModel }: Pick<Candidate, 'model' | 'upstreamModel'>, conversation: string | undefined): Omit<UpstreamRequest, 'conversationId'> {
+    const { body, members, request } = this.parsed;
+    const { temperature, topP, frequencyPenalty, presencePenalty } = this.defaults;
+    const replacements = new Map<string, string | undefined>([
+      ['model', JSON.stringify(upstreamModel)],
+      // Always streamed, whatever the caller wants: only so is a hang-up noticed, and the price known as soon as it exists.
+      ['stream', 'true'],
+      ['stream_options', JSON.stringify({ ...request.stream_options, include_usage: true })],
+      ['max_tokens', undefined],
+      ['max_completion_tokens', String(plan.maxOutputTokens)],
+      ...defaultMembers(request, model, { temperature, top_p: topP, frequency_penalty: frequencyPenalty, presence_penalty: presencePenalty }),
+    ]);
+    // The caller's own key would be shared with other tenants that happen to choose the same.
+    if (promptCacheKey(request) !== undefined) replacements.set('prompt_cache_key', conversation === undefined ? undefined : JSON.stringify(conversation));
+    return { method: 'POST', path: '/chat/completions', body: withMembers(body, members, replacements), accept: 'events' };
+  }
+
+  reader({ choices }: Pick<Plan, 'choices'>): AnswerReader {
+    return new ChatStreamReader(choices, !this.stream || this.parsed.request.stream_options?.include_usage === true);
+  }
+
+  answer(reply: FastifyReply, flow: Flow, headers: () => Readonly<Record<string, string>>): CompletionAnswer {
+    return this.stream ? new StreamedAnswer(reply, flow, headers) : new PlainAnswer(reply, () => new ChatAssembly());
+  }
+
+  stored(): undefined {
+    return undefined;
+  }
+}
+
+function imageFacts(request: CompletionRequest): { count: number; bytes: number } {
+  const images = { count: 0, bytes: 0 };
+  request.messages.forEach((message, index) => {
+    if (!Array.isArray(message.content)) return;
+    for (const part of message.content as { type: string; image_url?: unknown }[]) {
+      if (part.type === 'text' || part.type === 'input_text' || part.type === 'refusal') continue;
+      if (!isImagePart(part)) throw unsupported(`messages[${index}].content`, `Content of type "${part.type.slice(0, 64)}" has no price ceiling, so it cannot be sent.`);
+      images.count += 1;
+      images.bytes += imageBytes(part);
+    }
+  });
+  return images;
+}
+
+function promptCacheKey(request: object): unknown {
+  return (request as { prompt_cache_key?: unknown }).prompt_cache_key;
+}

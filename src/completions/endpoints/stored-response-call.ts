@@ -1,0 +1,51 @@
+import type { FastifyReply } from 'fastify';
+import { NO_COST, type CostFacts } from '../../cost/plan.ts';
+import type { AnswerReader } from '../../provider/answer-reader.ts';
+import type { UpstreamRequest } from '../../provider/grok-client.ts';
+import { FREE_OF_CHARGE } from '../../provider/grok-usage.ts';
+import { JsonAnswerReader } from '../../provider/json-answer.ts';
+import { JsonAnswer, type CompletionAnswer } from '../completion-answer.ts';
+import type { RequestedCall } from '../requested-call.ts';
+import type { StoredChange, StoredResponse } from '../stored-responses.ts';
+
+/** Reading or deleting what the provider keeps: free, and decided, recorded and sent like any other call. */
+export class StoredResponseCall implements RequestedCall {
+  readonly body = Buffer.alloc(0);
+  readonly stream = false;
+  readonly capabilities = ['text'];
+  readonly storage = 'none';
+  readonly opening = undefined;
+
+  constructor(
+    private readonly response: StoredResponse,
+    private readonly request: { method: 'GET' | 'DELETE'; path: string },
+  ) {}
+
+  get model(): string {
+    return this.response.model;
+  }
+
+  get deployment(): string {
+    return this.response.deployment;
+  }
+
+  costFacts(): CostFacts {
+    return NO_COST;
+  }
+
+  upstream(): Omit<UpstreamRequest, 'conversationId'> {
+    return { ...this.request, body: undefined, accept: 'json' };
+  }
+
+  reader(): AnswerReader {
+    return new JsonAnswerReader(() => FREE_OF_CHARGE);
+  }
+
+  answer(reply: FastifyReply): CompletionAnswer {
+    return new JsonAnswer(reply);
+  }
+
+  stored(): StoredChange | undefined {
+    return this.request.method === 'DELETE' ? { kind: 'forget', id: this.response.id } : undefined;
+  }
+}
