@@ -23,6 +23,10 @@ import { Budgets } from './cost/budgets.ts';
 import { ENV } from './env.ts';
 import type { GatewayParts } from './gateway-parts.ts';
 import { OperationsModule } from './health/operations.module.ts';
+import { BreakersController } from './provider/breakers.controller.ts';
+import { Breakers } from './provider/breakers.ts';
+import { DeploymentsController } from './provider/deployments.controller.ts';
+import { Deployments } from './provider/deployments.ts';
 import { CLOCK } from './shared/clock.ts';
 import { ErrorFilter } from './shared/error.filter.ts';
 import { LOGGER } from './shared/logger.ts';
@@ -57,7 +61,7 @@ export class AppModule {
         }),
         ...operations,
       ],
-      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, TenantsController, BudgetsController],
+      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, TenantsController, BudgetsController, DeploymentsController, BreakersController],
       providers: [
         { provide: ENV, useValue: parts.settings },
         { provide: LOGGER, useValue: parts.logger },
@@ -73,6 +77,8 @@ export class AppModule {
         { provide: Refusals, useValue: parts.refusals },
         { provide: DataSource, useValue: parts.dataSource },
         { provide: Budgets, useValue: new Budgets(parts.dataSource) },
+        { provide: Deployments, useValue: parts.deployments },
+        { provide: Breakers, useValue: parts.breakers },
         { provide: Tenants, useValue: new Tenants(parts.dataSource) },
         JwtStrategy,
         { provide: APP_GUARD, useClass: AuthGuard },

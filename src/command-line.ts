@@ -37,6 +37,20 @@ export async function runCommand(): Promise<void> {
     .option('--ttl <seconds>', 'lifetime', '3600').addOption(json())
     .action(mintToken);
 
+  const secret = program.command('secret').description('sealed secrets');
+  secret.command('seal').description('seal the value on standard input, and print what stands after "enc:"').requiredOption('--name <name>', 'what it is for, such as XAI_API_KEY; it opens under no other name')
+    .addOption(new Option('--provider <provider>').choices(['local']).default('local')).addOption(json())
+    .action(async ({ name, ...options }: JsonOption & { name: string }) => {
+      const sealed = (await localSeal()).seal(name, await readSecret()).slice('enc:'.length);
+      print(options, { name, sealed }, sealed);
+    });
+  secret.command('open').description('open the sealed value on standard input').requiredOption('--name <name>').addOption(json())
+    .action(async ({ name, ...options }: JsonOption & { name: string }) => {
+      const given = await readSecret();
+      const value = (await localSeal()).open(name, given.startsWith('enc:') ? given : `enc:${given}`);
+      print(options, { name, value }, value);
+    });
+
   program.command('tenant').description('tenants').command('create').description('make a tenant in the database itself')
     .requiredOption('--id <id>').requiredOption('--name <name>').addOption(new Option('--tier <tier>').choices([...TIER_NAMES]).makeOptionMandatory()).addOption(json())
     .action(async ({ id, name, tier, ...options }: JsonOption & { id: string; name: string; tier: TierName }) => {
@@ -65,6 +79,21 @@ async function mintToken(options: JsonOption & { tenant: string; sub: string; ro
   const issuer = await LocalIssuer.open(issuerKeyFile(env.dataDir));
   const token = await issuer.mint({ tenant: options.tenant, subject: options.sub, roles: options.role, attributes: readAttributes(options.attr ?? []), ttlSeconds: Number(options.ttl) });
   print(options, { token }, token);
+}
+
+async function localSeal(): Promise<import('./secrets/local-seal.ts').LocalSeal> {
+  const { env } = await loadEnv();
+  const { openLocalSeal } = await import('./secrets/local-seal.ts');
+  return openLocalSeal(env);
+}
+
+/** One line, without its end. */
+async function readSecret(): Promise<string> {
+  const parts: Buffer[] = [];
+  for await (const part of process.stdin) parts.push(part as Buffer);
+  const value = Buffer.concat(parts).toString().replace(/\r?\n$/, '');
+  if (value === '' || /[\r\n]/.test(value)) throw new Error('give the value on standard input, in one line');
+  return value;
 }
 
 function databaseCommands(): Promise<typeof import('./database-commands.ts')> {

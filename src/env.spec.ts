@@ -28,10 +28,10 @@ describe('parseEnv', () => {
         apiVersion: undefined, apiKey: 'xai-s3cret-key', endpoint: 'https://api.x.ai/v1', clientCertFile: undefined, clientKeyFile: undefined, caFile: undefined, connectTimeoutMs: 3050, idleTimeoutMs: 30_000,
         firstByteTimeoutMs: undefined, totalTimeoutMs: 900_000, retryMax: 3, retryBackoffMs: 500, breakerFailures: 5, breakerRecoveryMs: 300_000,
       },
-      egress: { proxyUrl: undefined, noProxy: undefined }, keyFile: undefined,
+      egress: { proxyUrl: undefined, noProxy: undefined, allowedOrigins: [] }, keyFile: undefined,
       defaults: { model: 'grok-beta', maxTokensCap: 32_768, temperature: undefined, topP: undefined, frequencyPenalty: undefined, presencePenalty: undefined },
       identity: { issuer: 'https://idp.example', audience: 'novix', jwksUri: 'https://idp.example/jwks', jwksFile: undefined, algorithms: ['ES256', 'PS256', 'RS256', 'EdDSA'] },
-      authFailuresPerMinute: 600, databaseUrl: DATABASE.DATABASE_URL, dataDir: '.novix', spoolDir: '.novix/spool', drainDelayMs: 5_000, shutdownGraceMs: 30_000, logLevel: 'info',
+      authFailuresPerMinute: 600, databaseUrl: DATABASE.DATABASE_URL, dataDir: '.novix', configDir: undefined, spoolDir: '.novix/spool', drainDelayMs: 5_000, shutdownGraceMs: 30_000, logLevel: 'info',
     });
   });
 
@@ -88,7 +88,7 @@ describe('parseEnv', () => {
     expect(faultsOf({ ...ALL, PATH: '/bin', HOME: '/root', XAIO: 'x', VAULT_SECRET: 'x', MY_XAI_KEY: 'x' })).toEqual([]);
   });
 
-  it.each(['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'REDIS_URL', 'TRUSTED_PROXIES', 'EGRESS_ALLOW'])('refuses %s rather than ignore it, as long as it does nothing', (name) => {
+  it.each(['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'REDIS_URL', 'TRUSTED_PROXIES'])('refuses %s rather than ignore it, as long as it does nothing', (name) => {
     expect(faultsOf({ ...ALL, [name]: 'x' })).toEqual([expect.stringMatching(new RegExp(`^${name}: `))]);
   });
 

@@ -29,6 +29,8 @@ export interface Env {
   egress: {
     proxyUrl: string | undefined;
     noProxy: string | undefined;
+    /** Exact origins that the admin API may name although they are not https, or not public. */
+    allowedOrigins: readonly string[];
   };
   /** Key of the secrets that are sealed locally; undefined: made under the data folder, outside production only. */
   keyFile: string | undefined;
@@ -81,7 +83,7 @@ const KNOWN_NAMES = [
   'TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'AUDIT_SIGNING_KEY_FILE', 'NOVIX_DATA_DIR', 'NOVIX_CONFIG_DIR', 'NOVIX_KEY_FILE',
 ];
 /** Settings whose meaning has not been built. To ignore one would be less safe than to refuse it. */
-const NOT_YET = ['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'REDIS_URL', 'TRUSTED_PROXIES', 'EGRESS_ALLOW'];
+const NOT_YET = ['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'REDIS_URL', 'TRUSTED_PROXIES'];
 const ALGORITHMS = ['ES256', 'ES384', 'ES512', 'PS256', 'PS384', 'PS512', 'RS256', 'RS384', 'RS512', 'EdDSA', 'Ed25519'];
 const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
 export const XAI_ENDPOINT_DEFAULT = 'https://api.x.ai/v1';
@@ -140,6 +142,9 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>): 
   const proxyUrl = text('HTTPS_PROXY') ?? text('https_proxy');
   if (proxyUrl !== undefined && !(URL.canParse(proxyUrl) && /^https?:$/.test(new URL(proxyUrl).protocol))) faults.push('HTTPS_PROXY: expected the URL of an http or https proxy');
 
+  const allowedOrigins = (text('EGRESS_ALLOW') ?? '').split(',').map((origin) => origin.trim()).filter((origin) => origin !== '');
+  if (!allowedOrigins.every((origin) => URL.canParse(origin) && /^https?:/.test(origin) && new URL(origin).origin === origin)) faults.push('EGRESS_ALLOW: expected exact origins separated by commas, such as https://grok.example:8443');
+
   const env: Env = {
     production,
     http: {
@@ -164,7 +169,7 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>): 
       breakerFailures: whole('XAI_BREAKER_FAILURES', 5, 1, 1_000_000),
       breakerRecoveryMs: whole('XAI_BREAKER_RECOVERY_MS', 300_000, 1, 86_400_000),
     },
-    egress: { proxyUrl, noProxy: text('NO_PROXY') ?? text('no_proxy') },
+    egress: { proxyUrl, noProxy: text('NO_PROXY') ?? text('no_proxy'), allowedOrigins },
     keyFile: text('NOVIX_KEY_FILE'),
     defaults: {
       model: text('XAI_MODEL') ?? 'grok-beta',

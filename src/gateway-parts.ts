@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { collectDefaultMetrics, Registry } from 'prom-client';
@@ -23,11 +22,14 @@ import { Health } from './health/health.ts';
 import { JournalMetrics } from './journal/journal-metrics.ts';
 import { Journal } from './journal/journal.ts';
 import { Spool } from './journal/spool.ts';
+import { Breakers } from './provider/breakers.ts';
+import { Deployments } from './provider/deployments.ts';
 import { ProviderMetrics } from './provider/provider-metrics.ts';
 import { Shards } from './provider/shards.ts';
-import { LocalSeal } from './secrets/local-seal.ts';
+import { openLocalSeal, type LocalSeal } from './secrets/local-seal.ts';
 import type { Clock } from './shared/clock.ts';
 import { createDataSource, createPool } from './shared/database.ts';
+import { Notifications } from './shared/notifications.ts';
 import { runMigrations } from './shared/migrations.ts';
 import { Replica } from './shared/replica.ts';
 import { TenantDirectory } from './tenants/tenant-directory.ts';
@@ -64,6 +66,8 @@ export interface GatewayParts {
   admission: Admission;
   pipeline: CompletionPipeline;
   health: Health;
+  deployments: Deployments;
+  breakers: Breakers;
   /** Stops all of it in order: outcomes still under way are recorded first. */
   close(): Promise<void>;
 }
@@ -102,18 +106,27 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   const metrics = new CallMetrics(registry, () => admission.open);
   const { provider } = settings;
   const providerMetrics = new ProviderMetrics(registry);
-  const seal = (): LocalSeal => LocalSeal.open(settings.keyFile ?? join(settings.dataDir, 'secret.key'), settings.keyFile === undefined && !settings.production);
-  const shards = new Shards(settings, seal, providerMetrics, clock, Math.random, logger, catalogue.deployments);
+  const seal = (): LocalSeal => openLocalSeal(settings);
+  const shards = new Shards(settings, seal, providerMetrics, clock, Math.random, logger, catalogue.deployments, (id, openMs) => breakers.announce(id, openMs));
+  const deployments = new Deployments(dataSource, catalogue, shards, seal, settings.egress.allowedOrigins, logger);
+  const breakers = new Breakers(dataSource, pool, shards, replica.id, clock, logger);
+  const notifications = new Notifications(settings.databaseUrl, logger);
+  await deployments.open(notifications);
+  await breakers.open(notifications);
+  await notifications.open();
   const dispatcher = new Dispatcher(shards, { max: provider.retryMax, backoffMs: provider.retryBackoffMs }, providerMetrics, clock, Math.random);
   const pipeline = new CompletionPipeline(settings, catalogue, tiers, decisions, admission, shards, dispatcher, conversationSecret(provider.apiKey), metrics, clock, logger);
   const health = new Health(journal, verifier);
 
   return {
-    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, decisions, tenants, verifier, verifiedTokens, refusals, admission, pipeline, health,
+    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, decisions, tenants, verifier, verifiedTokens, refusals, admission, pipeline, health, deployments, breakers,
     close: async () => {
       await waitUntil(() => admission.open === 0, LAST_OUTCOMES_MS);
       await sweeper.stop();
       await refusals.close();
+      await notifications.close();
+      deployments.close();
+      breakers.close();
       await shards.close();
       await journal.close();
       await spool.close();

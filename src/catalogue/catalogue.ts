@@ -67,6 +67,10 @@ export interface Deployment {
   pricePercent: bigint;
   /** Sealed; undefined where the server takes none, or the environment has it. */
   sealedApiKey: string | undefined;
+  /** Own TLS, PEM or paths of PEM files; the environment's, where the endpoint is. */
+  tls: { cert: string | undefined; key: string | undefined; ca: string | undefined };
+  /** Whether operators vouch for its origin, wherever it is. */
+  anyAddress: boolean;
 }
 
 /** What a caller's model name stands for. */
@@ -126,8 +130,8 @@ export class Catalogue {
   readonly #models = new Map<string, Model>();
   /** What each name is shown as, and which other names may stand in for it. */
   readonly #names = new Map<string, { name: string; model: Model; fallbacks: readonly string[] }>();
-  readonly deployments: readonly Deployment[];
-  readonly #byName: ReadonlyMap<string, ResolvedModel>;
+  #deployments: readonly Deployment[];
+  #byName: ReadonlyMap<string, ResolvedModel>;
   /** Ids that `GET /v1/models` lists: our aliases first, then the provider's models. */
   readonly listedNames: readonly string[];
 
@@ -150,7 +154,17 @@ export class Catalogue {
       for (const fallback of fallbacks) if (!this.#names.has(fallback)) throw new Error(`config/models.yaml: alias ${alias} falls back to the unknown model ${fallback}`);
     }
     this.listedNames = [...Object.keys(file.aliases), ...models.map((model) => model.id)];
-    this.deployments = file.deployments.map(toDeployment);
+    this.#deployments = file.deployments.map(toDeployment);
+    this.#byName = this.#index();
+  }
+
+  get deployments(): readonly Deployment[] {
+    return this.#deployments;
+  }
+
+  /** From now on, these serve. */
+  useDeployments(deployments: readonly Deployment[]): void {
+    this.#deployments = deployments;
     this.#byName = this.#index();
   }
 
@@ -165,7 +179,7 @@ export class Catalogue {
   }
 
   #index(): Map<string, ResolvedModel> {
-    const serving = (name: string): Deployment[] => this.deployments.filter(({ models }) => models.includes('*') || models.includes(name));
+    const serving = (name: string): Deployment[] => this.#deployments.filter(({ models }) => models.includes('*') || models.includes(name));
     return new Map([...this.#names].map(([requested, { name, model, fallbacks }]) => [requested, { requested, name, model, fallbacks, deployments: serving(name) }]));
   }
 }
@@ -238,5 +252,7 @@ function toDeployment(entry: ModelsFile['deployments'][number]): Deployment {
     maxConcurrency: entry.max_concurrency ?? MAX_CONCURRENCY_DEFAULT,
     pricePercent: BigInt(entry.price_percent ?? 100),
     sealedApiKey: entry.api_key,
+    tls: { cert: undefined, key: undefined, ca: undefined },
+    anyAddress: true,
   };
 }

@@ -64,6 +64,16 @@ export function afterNeither(breaker: Breaker, probe: boolean, nowMs: number): B
   return breaker.state === 'half_open' && probe ? { state: 'open', failures: breaker.failures, untilMs: nowMs } : breaker;
 }
 
+/** An admin keeps it open until a reset. */
+export function forcedOpen(breaker: Breaker): Breaker {
+  return { state: 'open', failures: breaker.failures, untilMs: Number.POSITIVE_INFINITY };
+}
+
+/** Another replica found the deployment down: no need to find out once more. One that is open already, or being probed, is known here at first hand. */
+export function afterNews(breaker: Breaker, openMs: number, nowMs: number): Breaker {
+  return breaker.state === 'closed' ? { state: 'open', failures: breaker.failures, untilMs: nowMs + openMs } : breaker;
+}
+
 function opened(failures: number, limits: BreakerLimits, nowMs: number, random: number): Breaker {
   const spread = 1 + RECOVERY_SPREAD * (2 * random - 1);
   return { state: 'open', failures, untilMs: nowMs + limits.recoveryMs * spread };

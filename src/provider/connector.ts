@@ -4,9 +4,10 @@ import { request as requestOverTls } from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { buildConnector } from 'undici';
+import { lookupPublic } from './egress.ts';
 import { bypassesProxy } from './proxy-bypass.ts';
 
-/** PEM files of upstream mutual TLS and of a private CA; they are read again when they change. */
+/** Upstream mutual TLS and a private CA: PEM itself, or the paths of PEM files, which are read again when they change. */
 export interface TlsFiles {
   cert: string | undefined;
   key: string | undefined;
@@ -15,6 +16,8 @@ export interface TlsFiles {
 
 export interface ConnectorOptions {
   connectTimeoutMs: number;
+  /** Whether operators vouch for the origin, wherever it is; else only public addresses are connected to. */
+  anyAddress: boolean;
   tls: TlsFiles;
   /** The company's way out, where there is no other; then the proxy resolves names, and answers for their addresses. */
   proxy: { url: string | undefined; noProxy: string | undefined };
@@ -89,7 +92,7 @@ class ReloadedConnect {
 
   current(): Connect {
     const { tls } = this.options;
-    const version = [tls.cert, tls.key, tls.ca].map((path) => (path === undefined ? '' : statSync(path).mtimeMs)).join();
+    const version = [tls.cert, tls.key, tls.ca].map((value) => (value === undefined || isPem(value) ? '' : statSync(value).mtimeMs)).join();
     if (this.#connect === undefined || version !== this.#version) {
       this.#connect = this.#build();
       this.#version = version;
@@ -98,10 +101,10 @@ class ReloadedConnect {
   }
 
   #build(): Connect {
-    const { tls } = this.options;
-    const read = (path: string | undefined): Buffer | undefined => (path === undefined ? undefined : readFileSync(path));
+    const { tls, anyAddress } = this.options;
+    const read = (value: string | undefined): string | Buffer | undefined => (value === undefined ? undefined : readPem(value));
     const material = Object.fromEntries(Object.entries({ cert: read(tls.cert), key: read(tls.key), ca: read(tls.ca) }).filter(([, value]) => value !== undefined));
-    return buildConnector({ timeout: 0, allowH2: false, ...material }) as unknown as Connect;
+    return buildConnector({ timeout: 0, allowH2: false, ...material, ...(anyAddress ? {} : { lookup: lookupPublic }) }) as unknown as Connect;
   }
 }
 
@@ -122,6 +125,15 @@ function tunnel(proxy: URL, authority: string, callback: (error: Error | undefin
   });
   asking.once('error', (error) => callback(error, undefined));
   asking.end();
+}
+
+export function isPem(value: string): boolean {
+  return value.includes('-----BEGIN');
+}
+
+/** @param value PEM, or the path of a file with it */
+export function readPem(value: string): string | Buffer {
+  return isPem(value) ? value : readFileSync(value);
 }
 
 function tlsGroup(socket: TLSSocket): string | undefined {

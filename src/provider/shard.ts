@@ -24,16 +24,18 @@ export class Shard {
   quotaLeft = 1;
   readonly #latency: ShardLatency;
   #coolUntilMs = 0;
+  #retired = false;
   /** Whether the provider itself named the time. */
   #coolsByOrder = false;
 
   constructor(
-    readonly deployment: Deployment,
+    public deployment: Deployment,
     readonly client: GrokClient,
     private readonly limits: BreakerLimits,
     private readonly clock: Clock,
     private readonly random: () => number,
     private readonly onBreaker: (shard: Shard, before: Breaker) => void,
+    private readonly onOpened: (shard: Shard, openMs: number) => void,
   ) {
     this.retries = new RetryBudget(clock.monotonicMs());
     this.#latency = new ShardLatency(clock.monotonicMs());
@@ -47,7 +49,13 @@ export class Shard {
     return admittance(this.breaker, this.clock.monotonicMs());
   }
 
-  /** Milliseconds for which the breaker stays open; undefined where it is closed. */
+  /** Closes its connections once the last call under way has ended. */
+  async retire(): Promise<void> {
+    this.#retired = true;
+    if (this.inFlight === 0) await this.client.close();
+  }
+
+  /** Milliseconds for which the breaker stays open, without end where an admin opened it; undefined where it is closed. */
   get openMs(): number | undefined {
     return this.breaker.state === 'open' ? Math.max(0, this.breaker.untilMs - this.clock.monotonicMs()) : this.breaker.state === 'half_open' ? 0 : undefined;
   }
@@ -83,11 +91,14 @@ export class Shard {
 
   observeEnd(result: AttemptResult, probe: boolean, retryAfterSeconds: number | undefined): void {
     this.inFlight -= 1;
+    if (this.#retired && this.inFlight === 0) void this.client.close();
     const nowMs = this.clock.monotonicMs();
     if (result === 'success') {
       this.setBreaker(afterSuccess(this.breaker, probe));
     } else if (result === 'failure') {
-      this.setBreaker(afterFailure(this.breaker, probe, this.limits, nowMs, this.random()));
+      const before = this.breaker;
+      this.setBreaker(afterFailure(before, probe, this.limits, nowMs, this.random()));
+      if (before.state !== 'open' && this.breaker.state === 'open') this.onOpened(this, this.breaker.untilMs - nowMs);
     } else if (result === 'neither') {
       this.setBreaker(afterNeither(this.breaker, probe, nowMs));
     } else if (probe) {

@@ -17,13 +17,13 @@ const clock = { monotonic: 1_000, nowMs: () => 0, monotonicMs: () => clock.monot
 const env = parseEnv({ XAI_API_KEY: 'k', DATABASE_URL: 'postgresql://x', AUTH_ISSUER: 'https://i', AUTH_AUDIENCE: 'a', AUTH_JWKS_URI: 'https://i/jwks' });
 const deployment = (id: string, change: Partial<Deployment> = {}): Deployment => ({
   id, baseUrl: 'http://127.0.0.1:9/v1', models: ['*'], upstreamModel: undefined, region: 'eu', accelerator: 'shared', zdr: undefined, weight: 1, maxConcurrency: 10, pricePercent: 100n,
-  sealedApiKey: undefined, ...change,
+  sealedApiKey: undefined, tls: { cert: undefined, key: undefined, ca: undefined }, anyAddress: true, ...change,
 });
 const WISH: ShardWish = { conversation: undefined, inputTokens: 100, avoid: new Set(), nowOrNever: false };
 let shards: Shards;
 function open(...deployments: Deployment[]): Option[] {
   const settings = { ...env, provider: { ...env.provider, apiKey: 'k' } };
-  shards = new Shards(settings, () => seal, new ProviderMetrics(new Registry()), clock, Math.random, createLogger('silent'), deployments);
+  shards = new Shards(settings, () => seal, new ProviderMetrics(new Registry()), clock, Math.random, createLogger('silent'), deployments, () => {});
   return deployments.map((one) => ({ deployment: one, rank: 0 }));
 }
 const take = (options: readonly Option[], wish: Partial<ShardWish> = {}): string => shards.lease(options, { ...WISH, ...wish }).candidate.deployment.id;

@@ -7,6 +7,7 @@ import { GatewayError } from '../shared/gateway-error.ts';
 import type { ConnectorOptions } from './connector.ts';
 import { ConversationPlacement } from './conversation-placement.ts';
 import { GrokClient, type UpstreamTarget } from './grok-client.ts';
+import { apiKeyName, openedTlsKey } from './deployment-secrets.ts';
 import type { ProviderMetrics } from './provider-metrics.ts';
 import { Shard, type Lease } from './shard.ts';
 import { lessLoadedOfTwo, withoutStragglers } from './shard-choice.ts';
@@ -45,9 +46,39 @@ export class Shards {
     private readonly random: () => number,
     private readonly logger: Logger,
     deployments: readonly Deployment[],
+    /** Called when a breaker opens, for other replicas to know. */
+    private readonly onOpened: (deploymentId: string, openMs: number) => void,
   ) {
     for (const deployment of deployments) this.#shards.set(deployment.id, this.#open(deployment));
     metrics.watch(this, () => this.placement.size);
+  }
+
+  /**
+   * From now on, these serve. Those that stay keep their connections and breakers; those that go finish what they have begun.
+   *
+   * @returns those that can: one whose secrets do not open is left out, and logged
+   */
+  use(deployments: readonly Deployment[]): Deployment[] {
+    const usable: Deployment[] = [];
+    const before = new Map(this.#shards);
+    this.#shards.clear();
+    for (const deployment of deployments) {
+      const kept = before.get(deployment.id);
+      try {
+        const shard = kept !== undefined && sameUpstream(kept.deployment, deployment) ? kept : this.#open(deployment);
+        shard.deployment = deployment;
+        this.#shards.set(deployment.id, shard);
+        usable.push(deployment);
+      } catch (error) {
+        this.logger.error({ err: error, deployment: deployment.id }, 'deployments: one cannot be used, so it is out of service');
+      }
+    }
+    for (const shard of before.values()) if (this.#shards.get(shard.id) !== shard) void shard.retire();
+    return usable;
+  }
+
+  find(id: string): Shard | undefined {
+    return this.#shards.get(id);
   }
 
   /** Every shard, by id. */
@@ -119,12 +150,12 @@ export class Shards {
     const { breakerFailures, breakerRecoveryMs } = this.settings.provider;
     return new Shard(deployment, client, { failures: breakerFailures, recoveryMs: breakerRecoveryMs }, this.clock, this.random, (shard, before) => {
       this.logger.warn({ deployment: shard.id, from: before.state, to: shard.breaker.state }, 'breaker');
-    });
+    }, (shard, openMs) => this.onOpened(shard.id, openMs));
   }
 
   #upstreamOf(deployment: Deployment): { target: UpstreamTarget; connector: ConnectorOptions } {
     const { provider, egress } = this.settings;
-    const common = { connectTimeoutMs: provider.connectTimeoutMs, proxy: { url: egress.proxyUrl, noProxy: egress.noProxy } };
+    const common = { connectTimeoutMs: provider.connectTimeoutMs, anyAddress: deployment.anyAddress, proxy: { url: egress.proxyUrl, noProxy: egress.noProxy } };
     if (deployment.baseUrl === undefined) {
       return {
         target: { baseUrl: provider.endpoint, apiKey: provider.apiKey, apiVersion: provider.apiVersion },
@@ -132,8 +163,14 @@ export class Shards {
       };
     }
     return {
-      target: { baseUrl: deployment.baseUrl, apiKey: deployment.sealedApiKey === undefined ? undefined : this.seal().open(`deployment/${deployment.id}/api_key`, deployment.sealedApiKey), apiVersion: provider.apiVersion },
-      connector: { ...common, tls: { cert: undefined, key: undefined, ca: undefined } },
+      target: { baseUrl: deployment.baseUrl, apiKey: deployment.sealedApiKey === undefined ? undefined : this.seal().open(apiKeyName(deployment.id), deployment.sealedApiKey), apiVersion: provider.apiVersion },
+      connector: { ...common, tls: { ...deployment.tls, key: openedTlsKey(this.seal, deployment.id, deployment.tls.key) } },
     };
   }
+}
+
+/** Whether two of one id are reached in the same way. */
+function sameUpstream(left: Deployment, right: Deployment): boolean {
+  const reach = ({ baseUrl, sealedApiKey, tls, anyAddress }: Deployment): string => JSON.stringify([baseUrl, sealedApiKey, tls, anyAddress]);
+  return reach(left) === reach(right);
 }

@@ -1,12 +1,23 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
+import type { Env } from '../env.ts';
 
 /** What a sealed value begins with: version and provider. */
 const PREFIX = 'enc:v1:local:';
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
+
+/**
+ * The key of the settings: `NOVIX_KEY_FILE`, or outside production one under the data folder, made where there is none.
+ *
+ * @throws {Error} with one clear line
+ */
+export function openLocalSeal({ keyFile, dataDir, production }: Pick<Env, 'keyFile' | 'dataDir' | 'production'>): LocalSeal {
+  if (keyFile === undefined && production) throw new Error('NOVIX_KEY_FILE: required in production for what is sealed locally');
+  return LocalSeal.open(keyFile ?? join(dataDir, 'secret.key'), keyFile === undefined);
+}
 
 /**
  * Seals secrets with a key in a local file: for development, and for what the admin API stores. Each value is bound to the name of what it is for,
