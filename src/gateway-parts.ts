@@ -100,7 +100,7 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   refusals.open();
   const sequencer = new Sequencer(settings.databaseUrl, logger, registry);
   sequencer.start();
-  const admission = new Admission(journal, new Commitments(pool), replica, clock);
+  const admission = new Admission(journal, new Commitments(pool), replica, clock, logger);
   const sweeper = new OrphanSweeper(pool, journal, replica, clock, logger, registry);
   sweeper.start();
   const metrics = new CallMetrics(registry, () => admission.open);

@@ -1,7 +1,9 @@
+import type { Logger } from 'pino';
 import { uuid } from '../shared/uuid.ts';
 import { actorOf, leafEntry } from '../audit/audit-event.ts';
 import type { Commitments, RequestCommitter } from '../audit/commitments.ts';
 import type { Principal } from '../auth/principal.ts';
+import type { ChargeBasis } from '../cost/charge.ts';
 import { holdEntry, LEDGER_VERDICT, settlementEntry, type Hold, type SettlementKind } from '../cost/ledger-entry.ts';
 import type { Candidate, Plan } from '../cost/plan.ts';
 import { JOURNAL_LIMITS, type Journal } from '../journal/journal.ts';
@@ -11,7 +13,7 @@ import { GatewayError } from '../shared/gateway-error.ts';
 import type { Replica } from '../shared/replica.ts';
 import type { AccessDecision } from './access.ts';
 import { storedEntry } from './stored-responses.ts';
-import { intentText, outcomeText, type CallEnd, type CallIdentity } from './call-record.ts';
+import { intentText, outcomeText, type CallEnd, type CallIdentity, type LostAttempt } from './call-record.ts';
 
 /** A hold outlives the longest call by this much, before its own process takes it for forgotten. */
 const EXPIRY_MARGIN_MS = 60_000;
@@ -39,6 +41,7 @@ export class Admission {
     private readonly commitments: Commitments,
     private readonly replica: Replica,
     private readonly clock: Clock,
+    private readonly logger: Logger,
   ) {}
 
   /** Calls admitted and not yet settled. */
@@ -68,14 +71,14 @@ export class Admission {
     };
     const leafId = uuid();
     const text = intentText(leafId, identity, principal, plan, candidate, decision, request.apiVersion, committer.commit('prompt', request.body));
-    const call = new AdmittedCall(this.journal, this.clock, identity, committer, () => {
+    const call = new AdmittedCall(this.journal, this.clock, this.logger, identity, hold, committer, () => {
       this.#open -= 1;
     });
     const verdict = await this.journal.commit({
       id: leafId, lane: 'admission', entries: { ledger_apply: holdEntry(hold), audit_append: leafEntry(leafId, text) },
       onCommittedAfterGivingUp: () => {
         this.#open += 1;
-        void call.settle(neverSent());
+        call.settle(neverSent()).catch((error: unknown) => this.logger.fatal({ err: error, requestId: request.requestId }, 'a hold could not be released; the sweeper will charge it'));
       },
     });
     if (verdict !== LEDGER_VERDICT.fine) throw budgetExceeded(verdict, plan);
@@ -95,13 +98,45 @@ export class Admission {
 
 /** A call whose intent is on record and whose money is held. */
 export class AdmittedCall {
+  /** Attempts charged for themselves, for the record. */
+  readonly lostAttempts: LostAttempt[] = [];
+
   constructor(
     private readonly journal: Journal,
     private readonly clock: Clock,
+    private readonly logger: Logger,
     readonly identity: CallIdentity,
+    private readonly hold: Hold,
     readonly committer: RequestCommitter,
     private readonly onSettled: () => void,
   ) {}
+
+  /**
+   * Charges an attempt that may have been billed and whose answer will never be known, by a hold of its own, so that a further attempt has the first
+   * one's. Its process may die in between: then the sweeper charges it all the same.
+   *
+   * @returns false where no budget has room for it, or the database cannot be asked: then there must be no further attempt
+   */
+  async chargeLostAttempt(): Promise<boolean> {
+    const hold: Hold = { ...this.hold, id: uuid(), context: { ...this.hold.context, lost_attempt: true } };
+    const settle = (kind: SettlementKind, ticks: bigint, basis: ChargeBasis): Promise<unknown> => {
+      const settlement = { kind, holdId: hold.id, outcome: 'lost', usage: undefined, charge: { ticks, basis, providerTicks: undefined, computedTicks: undefined } };
+      return this.journal.commitOrSpool({ id: uuid(), lane: 'outcome', entries: { ledger_apply: settlementEntry(settlement) } });
+    };
+    try {
+      const verdict = await this.journal.commit({
+        id: hold.id, lane: 'admission', entries: { ledger_apply: holdEntry(hold) },
+        onCommittedAfterGivingUp: () => settle('release', 0n, 'free').catch((error: unknown) => this.logger.fatal({ err: error, holdId: hold.id }, 'a hold could not be released; the sweeper will charge it')),
+      });
+      if (verdict !== LEDGER_VERDICT.fine) return false;
+    } catch (error) {
+      if (error instanceof GatewayError) return false;
+      throw error;
+    }
+    await settle('settle', hold.amountTicks, 'hold');
+    this.lostAttempts.push({ hold_id: hold.id, ticks: String(hold.amountTicks) });
+    return true;
+  }
 
   /**
    * Records how the call ended and charges it.
@@ -118,7 +153,7 @@ export class AdmittedCall {
         id: leafId, lane: 'outcome',
         entries: {
           ledger_apply: this.#settlement(end.outcome === 'never_sent' ? 'release' : 'settle', end),
-          audit_append: leafEntry(leafId, outcomeText(leafId, 'outcome', this.identity, end, nowMs)),
+          audit_append: leafEntry(leafId, outcomeText(leafId, 'outcome', this.identity, end, nowMs, this.lostAttempts)),
           ...stored,
         },
         otherwise: this.#correction(leafId, end, nowMs),
@@ -133,7 +168,7 @@ export class AdmittedCall {
   #correction(leafId: string, end: CallEnd, nowMs: number): NonNullable<Operation['otherwise']> {
     return {
       verdict: LEDGER_VERDICT.late,
-      entries: () => ({ ledger_apply: this.#settlement('correct', end), audit_append: leafEntry(leafId, outcomeText(leafId, 'change', this.identity, end, nowMs)) }),
+      entries: () => ({ ledger_apply: this.#settlement('correct', end), audit_append: leafEntry(leafId, outcomeText(leafId, 'change', this.identity, end, nowMs, this.lostAttempts)) }),
     };
   }
 

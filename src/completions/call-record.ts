@@ -31,6 +31,12 @@ export interface Attempt {
   firstByteMs: number | undefined;
 }
 
+/** An attempt that may have been billed without anyone ever knowing, charged by its whole hold. */
+export interface LostAttempt {
+  hold_id: string;
+  ticks: string;
+}
+
 export interface CallEnd {
   outcome: CallOutcome;
   httpStatus: number | undefined;
@@ -70,18 +76,19 @@ export function intentText(id: string, call: CallIdentity, principal: Principal,
  *
  * @param phase `change` where the sweeper had recorded an outcome before: then this corrects it
  */
-export function outcomeText(id: string, phase: 'outcome' | 'change', call: CallIdentity, end: CallEnd, nowMs: number): string {
+export function outcomeText(id: string, phase: 'outcome' | 'change', call: CallIdentity, end: CallEnd, nowMs: number, lostAttempts: readonly LostAttempt[] = []): string {
   return auditEventText({
     id, phase, timeMs: nowMs, requestId: call.requestId, actor: call.actor, operation: call.operation, ip: call.ip,
     httpStatus: end.httpStatus, errorCode: end.errorCode, activity: phase === 'change' ? 'update' : 'create',
     details: {
       hold_id: call.holdId,
-      ...(phase === 'change' ? { change: 'settlement_correction' } : {}),
+      ...(phase === 'change' ? { change: call.context.lost_attempt === true ? 'lost_attempt' : 'settlement_correction' } : {}),
       outcome: end.outcome,
       decision: { id: call.context.decision_id },
       model: { requested: call.context.model, upstream: call.context.upstream_model },
       deployment: call.context.deployment,
       attempts: end.attempts,
+      lost_attempts: lostAttempts.length === 0 ? undefined : lostAttempts,
       usage: end.usage && {
         generated_images: end.usage.generatedImages, input_tokens: end.usage.inputTokens, cached_input_tokens: end.usage.cachedInputTokens, output_tokens: end.usage.outputTokens, reasoning_tokens: end.usage.reasoningTokens,
       },

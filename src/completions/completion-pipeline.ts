@@ -157,7 +157,7 @@ export class CompletionPipeline {
 
   #end({ candidate, reader, attempts, sent, backlogged, failure, answerCommitment }: Dispatched, requested: RequestedCall, plan: Plan, begun: boolean): CallEnd {
     const usage = reader.billed;
-    // Attempts before the last were free, or there would have been no other.
+    // Attempts before the last were free, or are paid for by holds of their own.
     const mayHaveBeenBilled = failure instanceof GrokApiError ? failure.mayHaveBeenBilled : sent && attempts.at(-1)?.errorCode === undefined;
     const charge = chargeFor(
       { mayHaveBeenBilled, usage, priority: reader.priority, outputTokensSeen: reader.outputTokensSeen, backlogged },

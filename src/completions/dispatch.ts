@@ -71,8 +71,8 @@ export class Dispatcher {
       sent ||= one.sent;
       const dispatched = { candidate, reader: one.reader, attempts, sent, backlogged: one.backlogged, failure: one.failure, answerCommitment: one.answerCommitment };
       const { failure } = one;
-      // After a byte has reached the caller there is no way back; what may have been billed is not bought twice.
-      const retryable = failure instanceof GrokApiError && isRetryable(failure) && !failure.mayHaveBeenBilled && !request.answer.written;
+      // After a byte has reached the caller there is no way back.
+      const retryable = failure instanceof GrokApiError && isRetryable(failure) && !request.answer.written;
       if (!retryable || attempts.length > this.retry.max) return dispatched;
       const waitMs = failure.status === 429 && failure.retryAfterSeconds !== undefined && request.plan.candidates.length === 1
         ? failure.retryAfterSeconds * 1000
@@ -94,6 +94,11 @@ export class Dispatcher {
       } catch (error) {
         if (error instanceof GatewayError) return dispatched; // nothing to try it on, or no longer allowed: the attempt's own failure says more
         throw error;
+      }
+      // What may have been billed is paid for before the same is bought again.
+      if (failure.mayHaveBeenBilled && !(await request.call.chargeLostAttempt())) {
+        lease.end('neither');
+        return dispatched;
       }
       this.metrics.retries.inc({ deployment: candidate.deployment.id });
     }

@@ -98,7 +98,8 @@ export class OrphanSweeper {
       id, lane: 'outcome',
       entries: {
         ledger_apply: settlementEntry({ kind: 'expire', holdId: hold.id, outcome: end.outcome, usage: undefined, charge: end.charge }),
-        audit_append: leafEntry(id, outcomeText(id, 'outcome', call, end, this.clock.nowMs())),
+        // A lost attempt is no call of its own: its call has, or will have, one outcome, and this only says what became of a further hold.
+        audit_append: leafEntry(id, outcomeText(id, context.lost_attempt === true ? 'change' : 'outcome', call, end, this.clock.nowMs())),
       },
     });
   }

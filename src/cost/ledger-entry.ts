@@ -14,6 +14,8 @@ export interface HoldContext {
   decision_id: string;
   operation: string;
   ip: string;
+  /** Whether the hold is for an attempt that came to nothing, beside that of its call. */
+  lost_attempt?: true;
 }
 
 export interface Hold {

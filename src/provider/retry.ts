@@ -9,8 +9,12 @@ export interface RetryLimits {
 /** HTTP statuses after which the same request may succeed: the provider's, those of the network before it, and an overload told as 200. */
 const RETRYABLE_STATUSES: ReadonlySet<number> = new Set([200, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529, 530]);
 
-/** Whether the same request may be sent once more: nothing of an answer came, and the failure is of a kind that passes. Pure. */
+/**
+ * Whether the same request may be sent once more: nothing of an answer came, and the failure is of a kind that passes. Pure.
+ * What may have been billed may be tried again only where not even a status came, and at a further price.
+ */
 export function isRetryable(error: GrokApiError): boolean {
+  if (error.mayHaveBeenBilled && error.phase !== 'before-answer') return false;
   return error.retryable && error.phase !== 'mid-stream' && (error.status === undefined || RETRYABLE_STATUSES.has(error.status));
 }
 

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { startHarness, type Harness } from '../../support/harness.ts';
+import { expectBooksClosed } from '../../support/calls.ts';
 import { eventOf, settled } from '../../support/records.ts';
 import { expectError } from '../../support/wire.ts';
 
@@ -46,6 +47,33 @@ describe('retries', () => {
     harness.emulator.setFaults([fault]);
     expect((await harness.complete()).status).toBe(status);
     expect(harness.emulator.calls).toHaveLength(1);
+  });
+
+  it('a connection that breaks before any answer is tried again, and the attempt that may have been billed is paid for by a hold of its own', async () => {
+    harness.emulator.setFaults([{ calls: 2, reset_before_headers: true }]);
+    const response = await harness.complete({ max_tokens: 20 });
+    expect([response.status, response.headers.get('x-novix-attempts')]).toEqual([200, '3']);
+    const { chargedTicks, heldTicks } = await settled(harness, idOf(response));
+    const { rows } = await harness.db.query<{ outcome: string; basis: string; charged: string }>('SELECT outcome, basis, charged_ticks AS charged FROM settlements WHERE request_id = $1 ORDER BY finished_at, outcome', [idOf(response)]);
+    const lost = { outcome: 'lost', basis: 'hold', charged: String(heldTicks) };
+    expect(rows).toEqual([lost, lost, { outcome: 'completed', basis: 'provider', charged: String(chargedTicks) }]);
+    expect(2n * heldTicks + chargedTicks).toBeGreaterThanOrEqual(harness.emulator.billedUsdTicks());
+    expect((await eventOf(harness, idOf(response), 'outcome')).unmapped.novix).toMatchObject({ lost_attempts: [{ ticks: String(heldTicks) }, { ticks: String(heldTicks) }] });
+    await expectBooksClosed(harness.db);
+  });
+
+  it('is not tried again where no budget has room for what the lost attempt may have cost', async () => {
+    const { rows: [budget] } = await harness.db.query<{ id: string; limit: string; spent: string }>("SELECT id, limit_ticks AS limit, spent_ticks AS spent FROM budgets WHERE tenant_id = 'acme' AND scope = 'tenant'");
+    const before = await settled(harness, idOf(await harness.complete({ max_tokens: 20 })));
+    harness.emulator.reset();
+    await harness.db.query('UPDATE budgets SET limit_ticks = spent_ticks + $2 WHERE id = $1', [budget!.id, String((3n * before.heldTicks) / 2n)]);
+    harness.emulator.setFaults([{ calls: 1, reset_before_headers: true }]);
+    const response = await harness.complete({ max_tokens: 20 });
+    await harness.db.query('UPDATE budgets SET limit_ticks = $2 WHERE id = $1', [budget!.id, budget!.limit]);
+    await expectError(response, 503, 'provider_unavailable');
+    expect(harness.emulator.calls).toHaveLength(1);
+    expect(await settled(harness, idOf(response))).toMatchObject({ outcome: 'failed', basis: 'hold', chargedTicks: before.heldTicks });
+    await expectBooksClosed(harness.db);
   });
 
   it('a compressed answer, which nobody asked for, is a bad one, and not passed on', async () => {
