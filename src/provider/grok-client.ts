@@ -1,4 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http';
+import type { Transform } from 'node:stream';
+import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import { Agent, type Dispatcher } from 'undici';
 import { ConnectTimeoutError, createConnector, type ConnectorOptions } from './connector.ts';
 import { errorFromAnswer, timeoutError, transportError, type FailurePhase, type TimeoutKind } from './grok-errors.ts';
@@ -114,6 +116,7 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
   #errorBodyBytes = 0;
   #silence: NodeJS.Timeout;
   readonly #total: NodeJS.Timeout;
+  #decoder: Transform | undefined;
 
   constructor(
     private readonly limits: UpstreamLimits,
@@ -129,12 +132,14 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
 
   pause(): void {
     this.#controller?.pause();
+    this.#decoder?.pause();
     clearTimeout(this.#silence); // silence that we caused ourselves is not the provider's
   }
 
   resume(): void {
     if (this.#over) return;
     this.#watchSilence(); // before: to resume may deliver the rest and end the call there and then
+    this.#decoder?.resume();
     this.#controller?.resume();
   }
 
@@ -162,7 +167,9 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
       ...(typeof headers['x-request-id'] === 'string' ? { requestId: headers['x-request-id'] } : {}),
       ...(Number.isFinite(retryAfter) && retryAfter > 0 ? { retryAfterSeconds: retryAfter } : {}),
     };
-    if (status === 200 && String(headers['content-type'] ?? '').startsWith(this.mediaType) && isPlain(headers)) {
+    const encoding = String(headers['content-encoding'] ?? 'identity').toLowerCase();
+    if (encoding !== 'identity') this.#decoder = this.#decode(encoding);
+    if (status === 200 && String(headers['content-type'] ?? '').startsWith(this.mediaType)) {
       this.#guard(() => this.sink.onHead({ requestId: this.#headers.requestId, zeroDataRetention: asText(headers['x-zero-data-retention']), quotaLeft: quotaLeft(headers) }));
     } else {
       this.#errorBody = [];
@@ -177,6 +184,17 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
     } else {
       this.#silence.refresh();
     }
+    if (this.#decoder === undefined) this.#deliver(bytes);
+    else this.#decoder.write(bytes);
+  }
+
+  onResponseEnd(): void {
+    if (this.#decoder === undefined) this.#complete();
+    else this.#decoder.end();
+  }
+
+  #deliver(bytes: Buffer): void {
+    if (this.#over) return;
     if (this.#errorBody === undefined) {
       this.#guard(() => this.sink.onBytes(bytes));
       return;
@@ -185,7 +203,20 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
     if (this.#errorBodyBytes <= ERROR_BODY_BYTES_MAX) this.#errorBody.push(bytes);
   }
 
-  onResponseEnd(): void {
+  /** We ask for no compression, but something in between may compress all the same. */
+  #decode(encoding: string): Transform | undefined {
+    const decoder = createDecoder(encoding);
+    if (decoder === undefined) {
+      this.abort(transportError(new Error(`an answer in the encoding ${encoding.slice(0, 32)}`), 'mid-stream'));
+      return undefined;
+    }
+    decoder.on('data', (bytes: Buffer) => this.#deliver(bytes));
+    decoder.on('end', () => this.#complete());
+    decoder.on('error', (error) => this.abort(transportError(error, 'mid-stream')));
+    return decoder;
+  }
+
+  #complete(): void {
     if (this.#errorBody === undefined) this.#finish();
     else this.#finish(errorFromAnswer(this.#status, Buffer.concat(this.#errorBody).toString(), this.#headers, 'answer'));
   }
@@ -217,6 +248,7 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
   #finish(error?: Error): void {
     if (this.#over) return;
     this.#over = true;
+    this.#decoder?.destroy();
     clearTimeout(this.#silence);
     clearTimeout(this.#total);
     if (error) this.#settle.reject(error);
@@ -224,9 +256,13 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
   }
 }
 
-/** We ask for no compression; an answer that something compressed all the same cannot be read while it passes, and counts as a bad one. */
-function isPlain(headers: IncomingHttpHeaders): boolean {
-  return ['', 'identity'].includes(String(headers['content-encoding'] ?? ''));
+function createDecoder(encoding: string): Transform | undefined {
+  switch (encoding) {
+    case 'gzip': case 'x-gzip': return createGunzip();
+    case 'deflate': return createInflate();
+    case 'br': return createBrotliDecompress();
+    default: return undefined;
+  }
 }
 
 /** The scarcer of requests and tokens. The provider may send none of these headers. */

@@ -76,10 +76,19 @@ describe('retries', () => {
     await expectBooksClosed(harness.db);
   });
 
-  it('a compressed answer, which nobody asked for, is a bad one, and not passed on', async () => {
-    const response = await harness.complete({ stream: true, x_emulator: { gzip: 'force' } });
-    await expectError(response, 502, 'provider_bad_response');
+  it.each([[true], [false]])('a compressed answer, which nobody asked for, reaches the caller as it was meant (stream: %p)', async (stream) => {
+    const plain = await (await harness.complete({ stream, x_emulator: { output_tokens: 40 } })).text();
+    const response = await harness.complete({ stream, x_emulator: { output_tokens: 40, gzip: 'force' } });
     expect(response.headers.get('content-encoding')).toBeNull();
+    const said = (text: string): string[] => [...text.matchAll(/"content":"([^"]*)"/g)].map(([, content]) => content!);
+    expect(said(await response.text())).toEqual(said(plain));
+    expect(said(plain).length).toBeGreaterThan(0);
+    expect((await settled(harness, idOf(response))).outcome).toBe('completed');
+  });
+
+  it('a compressed answer that breaks off is a broken one', async () => {
+    const response = await harness.complete({ stream: false, x_emulator: { output_tokens: 40, gzip: 'force', cut_after: 5 } });
+    await expectError(response, 502, 'provider_bad_response');
   });
 
   it.each([[false], [true]])('pings of the provider are not passed on (with data: %p)', async (ping_data) => {
