@@ -143,7 +143,7 @@ export class CompletionPipeline {
       answer.abandon();
       return;
     }
-    let error = failure === undefined ? undefined : recorded(failure instanceof GrokApiError ? failure.toGatewayError() : asGatewayError(failure));
+    let error = failure === undefined ? undefined : recorded(toError(failure, requested));
     if (!inDatabase) error ??= recorded(unrecorded());
     if (error === undefined) {
       answer.finish(reader.tail(), { ...headers, 'x-novix-cost-usd': formatUsd(end.charge.ticks) }, reader.usage);
@@ -164,13 +164,14 @@ export class CompletionPipeline {
       plan, candidate.price,
     );
     this.#watchPrice(candidate, charge, reader, usage === undefined && failure === undefined);
-    const error = failure === undefined || failure instanceof CallerGone ? undefined : failure instanceof GrokApiError ? failure.toGatewayError() : asGatewayError(failure);
+    const error = failure === undefined || failure instanceof CallerGone ? undefined : toError(failure, requested);
+    const gone = failure instanceof GrokApiError && failure.status === 404;
     const outcome = failure === undefined ? 'completed' : failure instanceof CallerGone ? 'aborted' : 'failed';
     return {
       outcome: sent ? outcome : 'never_sent', charge, usage, attempts, answerCommitment,
       httpStatus: begun || failure === undefined ? 200 : (error?.status ?? 499),
       errorCode: failure instanceof CallerGone ? 'caller_gone' : error?.code,
-      stored: failure === undefined ? requested.stored(reader, candidate) : undefined,
+      stored: failure === undefined ? requested.stored(reader, candidate) : gone ? requested.gone?.() : undefined,
     };
   }
 
@@ -219,6 +220,14 @@ export class CompletionPipeline {
       'x-novix-decision-id': decision.id,
     };
   }
+}
+
+/** What the caller is told of a failure. */
+function toError(failure: unknown, { deployment }: RequestedCall): GatewayError {
+  if (!(failure instanceof GrokApiError)) return asGatewayError(failure);
+  // A call that is bound to one place refers to something there, and that is what is missing.
+  if (failure.status !== 404 || deployment === undefined) return failure.toGatewayError();
+  return new GatewayError('not_found', { publicMessage: 'The provider no longer has the stored response that the request refers to.', cause: failure });
 }
 
 /** Whether a model that may stand in takes the request as it is. */

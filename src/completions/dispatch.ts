@@ -118,6 +118,7 @@ export class Dispatcher {
     let failure: unknown;
     let paused = false;
     let sent = false;
+    let answered = false;
     try {
       if (gone.aborted) throw new CallerGone('the caller hung up');
       const exchange = lease.shard.client.send(
@@ -129,15 +130,17 @@ export class Dispatcher {
             if (head.quotaLeft !== undefined) lease.shard.quotaLeft = head.quotaLeft;
           },
           onBytes: (bytes) => {
-            if (attempt.firstByteMs === undefined) {
+            answered = true;
+            committed.update(bytes);
+            const passed = reader.push(bytes);
+            if (attempt.firstByteMs === undefined && reader.begun) {
               attempt.firstByteMs = Math.round(this.clock.monotonicMs() - startedMs);
               lease.firstByte(this.clock.monotonicMs() - startedMs);
             }
-            committed.update(bytes);
-            const passed = reader.push(bytes);
             if (passed.length > 0) answer.write(passed);
             if (reader.failure) throw reader.failure;
           },
+          get begun() { return reader.begun; },
         },
       );
       flow.call = {
@@ -164,6 +167,6 @@ export class Dispatcher {
       lease.end(result, failure instanceof GrokApiError ? failure.retryAfterSeconds : undefined);
       this.metrics.attempts.inc({ deployment: candidate.deployment.id, result });
     }
-    return { reader, attempt, sent, backlogged: paused, failure, answerCommitment: attempt.firstByteMs === undefined ? undefined : committed.finish() };
+    return { reader, attempt, sent, backlogged: paused, failure, answerCommitment: answered ? committed.finish() : undefined };
   }
 }

@@ -37,4 +37,6 @@ export interface RequestedCall {
   answer(reply: FastifyReply, flow: Flow, headers: () => Readonly<Record<string, string>>): CompletionAnswer;
   /** What a whole answer changes of what the provider keeps; undefined for nothing. */
   stored(reader: AnswerReader, candidate: Candidate): StoredChange | undefined;
+  /** The same where the provider knows nothing of what the call is about. */
+  gone?(): StoredChange;
 }

@@ -3,6 +3,8 @@ import type { GrokApiError } from './grok-errors.ts';
 
 /** Reads an answer of the provider while its bytes pass, and holds back what tells the caller that it is whole, until the call is settled. */
 export interface AnswerReader {
+  /** Whether any output has come: what a provider says before that, it says at once, however long it then thinks. */
+  readonly begun: boolean;
   /** The provider's `usage` object as received; undefined until it has come. */
   readonly usage: unknown;
   /** The same, read and checked; undefined where it cannot be believed. */

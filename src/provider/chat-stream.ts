@@ -5,6 +5,7 @@ import { readChatUsage } from './grok-usage.ts';
 import { badStream, firstMarkedFrame, frameData, frameEnd, isPing, isRecord, parseFrameData, WholeFrames } from './sse-frames.ts';
 
 const NOTHING = Buffer.alloc(0);
+const FRAME_BYTES_MAX = 4 * 1024 * 1024;
 /** What a comment begins with. */
 const COLON = 0x3a;
 /** `"role":"assistant",` stands in the first frame alone. */
@@ -42,7 +43,7 @@ export class ChatStreamReader implements AnswerReader {
   contentFrames = 0;
   contentBytes = 0;
   readonly storedId = undefined;
-  readonly #frames = new WholeFrames();
+  readonly #frames = new WholeFrames(FRAME_BYTES_MAX);
   /** Indexes of choices that have their finish reason. */
   readonly #finishedChoices = new Set<number>();
   #held: Buffer[] = [];
@@ -62,6 +63,10 @@ export class ChatStreamReader implements AnswerReader {
 
   get billed(): ProviderUsage | undefined {
     return this.usage === undefined ? undefined : readChatUsage(this.usage);
+  }
+
+  get begun(): boolean {
+    return !this.#first;
   }
 
   get priority(): boolean {

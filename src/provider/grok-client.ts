@@ -46,6 +46,8 @@ export interface UpstreamHead {
 export interface UpstreamSink {
   onHead(head: UpstreamHead): void;
   onBytes(bytes: Buffer): void;
+  /** Whether any output has come. Until then, silence is thinking. */
+  readonly begun: boolean;
 }
 
 /** Handle on a call under way. */
@@ -178,12 +180,7 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
 
   onResponseData(_controller: Dispatcher.DispatchController, bytes: Buffer): void {
     if (this.#over) return;
-    if (this.#phase === 'answer') {
-      this.#phase = 'mid-stream';
-      this.#watchSilence();
-    } else {
-      this.#silence.refresh();
-    }
+    if (this.#phase === 'mid-stream') this.#silence.refresh();
     if (this.#decoder === undefined) this.#deliver(bytes);
     else this.#decoder.write(bytes);
   }
@@ -197,8 +194,10 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
     if (this.#over) return;
     if (this.#errorBody === undefined) {
       this.#guard(() => this.sink.onBytes(bytes));
+      if (this.#phase === 'answer' && this.sink.begun) this.#begin();
       return;
     }
+    if (this.#phase === 'answer') this.#begin();
     this.#errorBodyBytes += bytes.length;
     if (this.#errorBodyBytes <= ERROR_BODY_BYTES_MAX) this.#errorBody.push(bytes);
   }
@@ -224,6 +223,11 @@ class Exchange implements Dispatcher.DispatchHandler, UpstreamCall {
   onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {
     if (error instanceof ConnectTimeoutError) this.#finish(timeoutError('connect', 'connect'));
     else this.#finish(transportError(error, this.#phase));
+  }
+
+  #begin(): void {
+    this.#phase = 'mid-stream';
+    if (!this.#over) this.#watchSilence();
   }
 
   #watchSilence(): void {

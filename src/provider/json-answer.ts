@@ -18,8 +18,18 @@ export class JsonAnswerReader implements AnswerReader {
   #parts: Buffer[] = [];
   #bytes = 0;
 
-  /** @param readUsage what the answer says of its cost; undefined where that cannot be believed */
-  constructor(private readonly readUsage: (answer: Record<string, unknown>) => ProviderUsage | undefined) {}
+  /**
+   * @param isWhole whether it has what an answer of this kind has
+   * @param readUsage what the answer says of its cost; undefined where that cannot be believed
+   */
+  constructor(
+    private readonly isWhole: (answer: Record<string, unknown>) => boolean,
+    private readonly readUsage: (answer: Record<string, unknown>) => ProviderUsage | undefined,
+  ) {}
+
+  get begun(): boolean {
+    return this.#bytes > 0;
+  }
 
   push(bytes: Buffer): Buffer {
     this.#bytes += bytes.length;
@@ -38,8 +48,11 @@ export class JsonAnswerReader implements AnswerReader {
       throw badAnswer('the answer is no JSON', cause);
     }
     if (!isRecord(answer)) throw badAnswer('the answer is no object');
-    // An overload told as a success.
-    if (answer['error'] !== undefined && answer['error'] !== null && answer['code'] !== undefined) throw errorFromAnswer(200, body.toString(), {}, 'answer');
+    if (!this.isWhole(answer)) {
+      // An overload told as a success, in whichever shape.
+      if (answer['error'] !== undefined && answer['error'] !== null) throw errorFromAnswer(200, body.toString(), {}, 'answer');
+      throw badAnswer('the answer lacks what it should have');
+    }
     this.usage = answer['usage'];
     this.billed = this.readUsage(answer);
   }

@@ -2,6 +2,7 @@ import type { ProviderUsage } from '../catalogue/token-price.ts';
 import type { AnswerReader } from './answer-reader.ts';
 import { errorFromAnswer, type GrokApiError } from './grok-errors.ts';
 import { readResponseUsage } from './grok-usage.ts';
+import { stringEnd } from '../shared/json-string.ts';
 import { badStream, firstMarkedFrame, frameData, frameEnd, isPing, isRecord, parseFrameData, WholeFrames } from './sse-frames.ts';
 
 const NOTHING = Buffer.alloc(0);
@@ -9,10 +10,13 @@ const COLON = 0x3a;
 /** Events that end a response; with the last one it has failed. */
 const ENDINGS = ['response.completed', 'response.incomplete', 'response.failed'];
 /** Frames that may matter; text may hold them too, so what they are is decided by parsing. Without their first quote, as in chat completions. */
-const MARKS = [...ENDINGS.map((type) => Buffer.from(type)), Buffer.from('error"'), Buffer.from('DONE]'), Buffer.from(': ping'), Buffer.from(':ping')];
-const DELTA = Buffer.from('.delta"');
-/** Of an event with a piece of text, about so many bytes are not text. */
-const DELTA_OVERHEAD_BYTES = 200;
+const MARKS = [...ENDINGS.map((type) => Buffer.from(type)), Buffer.from('error"'), Buffer.from('DONE]'), Buffer.from(': ping'), Buffer.from(':ping'), Buffer.from('ping"')];
+/** The event that ends it repeats all of the output, and the first may repeat all of the request. */
+const FRAME_BYTES_MAX = 48 * 1024 * 1024;
+/** What only events with output have. */
+const DELTA = Buffer.from('"delta":');
+const OUTPUT_ITEM = Buffer.from('output_item.');
+const QUOTE = 0x22;
 
 /**
  * Reads the events of a streamed response while their bytes pass through unchanged. The event that ends it, and what follows, is held back until the
@@ -25,7 +29,8 @@ export class ResponseStreamReader implements AnswerReader {
   serviceTier: string | undefined;
   failure: GrokApiError | undefined;
   storedId: string | undefined;
-  readonly #frames = new WholeFrames();
+  readonly #frames = new WholeFrames(FRAME_BYTES_MAX);
+  begun = false;
   #held: Buffer[] = [];
   #ended = false;
   #deltas = 0;
@@ -52,7 +57,9 @@ export class ResponseStreamReader implements AnswerReader {
 
   assertWhole(): void {
     const { rest } = this.#frames;
-    if (rest.toString().trim() !== '') {
+    if (this.#ended) {
+      if (rest.length > 0) this.#held.push(rest); // the end is here, whatever becomes of [DONE]
+    } else if (rest.toString().trim() !== '') {
       // A last event may lack its blank line; one that was cut is no JSON.
       if (this.#passes(rest) && !this.#ended) throw badStream('the stream ended in the middle of an event');
       if (this.failure !== undefined) throw this.failure;
@@ -91,8 +98,9 @@ export class ResponseStreamReader implements AnswerReader {
     const event = parseFrameData(data);
     const { type, response } = event;
     if (type === 'ping') return false;
-    if (type === 'error' || (type === undefined && event['error'] !== undefined)) {
-      this.#fail(type === 'error' ? { code: event['code'], error: event['message'] } : event);
+    const nested = event['error'] ?? undefined;
+    if (type === 'error' || (type === undefined && nested !== undefined)) {
+      this.#fail(nested === undefined ? { code: event['code'], error: event['message'] } : event);
       return false;
     }
     if (typeof type !== 'string' || !ENDINGS.includes(type)) {
@@ -114,7 +122,7 @@ export class ResponseStreamReader implements AnswerReader {
 
   /** Before any output it is as free as an error with a status of its own. */
   #fail(body: unknown): void {
-    this.failure = errorFromAnswer(200, JSON.stringify(body), {}, this.#deltas === 0 && this.usage === undefined ? 'answer' : 'mid-stream');
+    this.failure = errorFromAnswer(200, JSON.stringify(body), {}, this.begun || this.usage !== undefined ? 'mid-stream' : 'answer');
   }
 
   #hold(frame: Buffer): false {
@@ -126,12 +134,21 @@ export class ResponseStreamReader implements AnswerReader {
   #count(buffer: Buffer, from: number, until: number): void {
     for (let start = from; start < until; ) {
       const end = Math.min(until, frameEnd(buffer, start));
-      if (buffer[start] !== COLON && buffer.subarray(start, end).includes(DELTA)) {
-        this.#deltas += 1;
-        this.#deltaBytes += Math.max(1, end - start - DELTA_OVERHEAD_BYTES);
-      }
+      if (buffer[start] !== COLON) this.#countFrame(buffer.subarray(start, end));
       start = end;
     }
+  }
+
+  #countFrame(frame: Buffer): void {
+    const delta = frame.indexOf(DELTA);
+    if (delta === -1) {
+      this.begun ||= frame.includes(OUTPUT_ITEM);
+      return;
+    }
+    this.begun = true;
+    this.#deltas += 1;
+    const text = frame.indexOf(QUOTE, delta + DELTA.length);
+    if (text !== -1) this.#deltaBytes += stringEnd(frame, text) - text - 2;
   }
 }
 

@@ -1,8 +1,7 @@
 import { GrokApiError } from './grok-errors.ts';
 
-/** A frame longer than this is no frame of an answer. */
-const FRAME_BYTES_MAX = 4 * 1024 * 1024;
 const NOTHING = Buffer.alloc(0);
+const LINE_FEED = 0x0a;
 const DATA = 'data:';
 /** What a frame begins with that names its event. */
 const E = 0x65;
@@ -11,23 +10,40 @@ const PING = /^event: ?ping\r?$/m;
 
 /** Cuts a byte stream after its last whole server-sent event, wherever the network cut it. */
 export class WholeFrames {
-  #pending: Buffer = NOTHING;
+  /** What came after the last whole frame, in pieces: a long frame is put together once, not with each of them. */
+  #pending: Buffer[] = [];
+  #pendingBytes = 0;
+
+  /** @param frameBytesMax a longer frame is no frame of an answer */
+  constructor(private readonly frameBytesMax: number) {}
 
   /**
    * @returns whole frames, as they came
    * @throws {GrokApiError} for a frame without an end
    */
   push(bytes: Buffer): Buffer {
-    const buffer = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes]);
+    if (this.#pendingBytes + bytes.length > this.frameBytesMax && lastFrameEnd(bytes) === 0) throw badStream('a frame is too long');
+    if (!bytes.includes(LINE_FEED)) {
+      this.#keep(bytes);
+      return NOTHING;
+    }
+    const buffer = this.#pendingBytes === 0 ? bytes : Buffer.concat([...this.#pending, bytes]);
     const end = lastFrameEnd(buffer);
-    if (buffer.length - end > FRAME_BYTES_MAX) throw badStream('a frame is too long');
-    this.#pending = end === buffer.length ? NOTHING : buffer.subarray(end);
-    return end === buffer.length ? buffer : buffer.subarray(0, end);
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    if (end < buffer.length) this.#keep(buffer.subarray(end));
+    if (this.#pendingBytes > this.frameBytesMax) throw badStream('a frame is too long');
+    return buffer.subarray(0, end);
+  }
+
+  #keep(bytes: Buffer): void {
+    this.#pending.push(bytes);
+    this.#pendingBytes += bytes.length;
   }
 
   /** What came after the last whole frame: a last frame may lack its blank line. */
   get rest(): Buffer {
-    return this.#pending;
+    return Buffer.concat(this.#pending);
   }
 }
 

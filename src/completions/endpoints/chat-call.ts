@@ -112,7 +112,7 @@ function imageFacts(request: CompletionRequest): { count: number; bytes: number 
       if (part.type === 'text' || part.type === 'input_text' || part.type === 'refusal') continue;
       if (!isImagePart(part)) throw unsupported(`messages[${index}].content`, `Content of type "${part.type.slice(0, 64)}" has no price ceiling, so it cannot be sent.`);
       images.count += 1;
-      images.bytes += imageBytes(part);
+      images.bytes += imageBytes(part, `messages[${index}].content`);
     }
   });
   return images;

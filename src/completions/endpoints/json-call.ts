@@ -11,7 +11,7 @@ import { JsonAnswerReader } from '../../provider/json-answer.ts';
 import { JsonAnswer, type CompletionAnswer } from '../completion-answer.ts';
 import type { RequestedCall } from '../requested-call.ts';
 import { withMembers } from './json-members.ts';
-import { assertModelTakes, unsupported } from './model-fit.ts';
+import { assertModelTakes, unsupported, writesText } from './model-fit.ts';
 import { Anything, ModelName, Nullable, OPEN } from './open-schema.ts';
 import { RequestSchema, type ParsedRequest } from './request-schema.ts';
 
@@ -41,11 +41,13 @@ interface JsonEndpoint<T extends TSchema> {
   schema: RequestSchema<T>;
   /** @throws {GatewayError} `unsupported_parameter` */
   costFacts: (parsed: ParsedRequest<Static<T>>, model: Model) => CostFacts;
+  /** The list that a good answer has. */
+  list: 'data' | 'token_ids';
   readUsage: (answer: Record<string, unknown>) => ProviderUsage | undefined;
 }
 
 export const EMBEDDINGS: JsonEndpoint<typeof EmbeddingRequestSchema> = {
-  path: '/embeddings', capability: 'embeddings', readUsage: readEmbeddingUsage,
+  path: '/embeddings', capability: 'embeddings', list: 'data', readUsage: readEmbeddingUsage,
   schema: new RequestSchema(EmbeddingRequestSchema, [{ key: 'input', entry: Type.String({ minLength: 1 }), max: 128 }]),
   costFacts: ({ body, request }, model) => {
     assertModelTakes(model, 'embeddings', request);
@@ -54,7 +56,7 @@ export const EMBEDDINGS: JsonEndpoint<typeof EmbeddingRequestSchema> = {
 };
 
 export const IMAGE_GENERATIONS: JsonEndpoint<typeof ImageRequestSchema> = {
-  path: '/images/generations', capability: 'image_output', readUsage: readImageUsage, schema: new RequestSchema(ImageRequestSchema, []),
+  path: '/images/generations', capability: 'image_output', list: 'data', readUsage: readImageUsage, schema: new RequestSchema(ImageRequestSchema, []),
   costFacts: ({ request }, model) => {
     assertModelTakes(model, 'images', request);
     if (request.deferred === true) throw unsupported('deferred', 'Deferred images are not offered here. Leave it out.');
@@ -63,8 +65,11 @@ export const IMAGE_GENERATIONS: JsonEndpoint<typeof ImageRequestSchema> = {
 };
 
 export const TOKENIZE: JsonEndpoint<typeof TokenizeRequestSchema> = {
-  path: '/tokenize-text', capability: 'text', readUsage: () => FREE_OF_CHARGE, schema: new RequestSchema(TokenizeRequestSchema, []),
-  costFacts: () => NO_COST,
+  path: '/tokenize-text', capability: 'text', list: 'token_ids', readUsage: () => FREE_OF_CHARGE, schema: new RequestSchema(TokenizeRequestSchema, []),
+  costFacts: (_parsed, model) => {
+    if (!writesText(model)) throw unsupported('model', `The model ${model.id} has no tokens. GET /v1/language-models lists those that have.`);
+    return NO_COST;
+  },
 };
 
 /** A call whose answer is one JSON object that goes to the caller as it came. */
@@ -100,7 +105,7 @@ export class JsonCall<T extends TSchema> implements RequestedCall {
   }
 
   reader(): AnswerReader {
-    return new JsonAnswerReader(this.endpoint.readUsage);
+    return new JsonAnswerReader((answer) => Array.isArray(answer[this.endpoint.list]), this.endpoint.readUsage);
   }
 
   answer(reply: FastifyReply): CompletionAnswer {

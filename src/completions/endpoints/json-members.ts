@@ -1,3 +1,5 @@
+import { stringEnd } from '../../shared/json-string.ts';
+
 /** A top-level member of a JSON object, by the bytes it stands in. */
 export interface JsonMember {
   key: string;
@@ -148,16 +150,6 @@ function pathOf(open: readonly Open[], key: string): string {
   let path = '';
   for (const { keys, lastKey, index } of open.slice(0, -1)) path += keys ? `${path === '' ? '' : '.'}${lastKey}` : `[${index}]`;
   return path === '' ? key : `${path}.${key}`;
-}
-
-/** Index after the closing quote (the first with an even number of backslashes before it), or after the last byte where there is none. */
-function stringEnd(json: Buffer, start: number): number {
-  for (let quote = json.indexOf(QUOTE, start + 1); quote !== -1; quote = json.indexOf(QUOTE, quote + 1)) {
-    let backslashes = 0;
-    while (json[quote - 1 - backslashes] === BACKSLASH) backslashes += 1;
-    if (backslashes % 2 === 0) return quote + 1;
-  }
-  return json.length;
 }
 
 function trimEnd(json: Buffer, end: number): number {

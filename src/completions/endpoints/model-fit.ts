@@ -41,12 +41,22 @@ export function defaultMembers(request: Readonly<Record<string, unknown>>, model
     (value === undefined || (request[name] ?? undefined) !== undefined || model.refuses.includes(name) ? [] : [[name, String(value)]]));
 }
 
+/** Whether it is a language model. */
+export function writesText({ endpoints }: Model): boolean {
+  return endpoints.includes('chat_completions') || endpoints.includes('responses');
+}
+
 export function isImagePart({ type }: { type: string }): boolean {
   return type === 'image_url' || type === 'input_image';
 }
 
-/** Characters of an image that stands in the request itself: it is not read as text. */
-export function imageBytes(part: { image_url?: unknown }): number {
+/**
+ * Characters of an image that stands in the request itself: it is not read as text.
+ *
+ * @throws {GatewayError} `unsupported_parameter` for an image that lies at the provider, where nobody knows whose it is
+ */
+export function imageBytes(part: { image_url?: unknown; file_id?: unknown }, param: string): number {
+  if (part.file_id !== undefined && part.file_id !== null) throw unsupported(param, 'Images by file_id are not offered. Send the image by URL, or in the request.');
   const url = typeof part.image_url === 'string' ? part.image_url : (part.image_url as { url?: unknown } | undefined)?.url;
   return typeof url === 'string' ? url.length : 0;
 }

@@ -12,6 +12,7 @@ import { ApiAnswers } from '../../openapi/documented.ts';
 import { CLOCK, type Clock } from '../../shared/clock.ts';
 import { GatewayError } from '../../shared/gateway-error.ts';
 import { authorize } from '../access.ts';
+import { writesText } from './model-fit.ts';
 
 const Price = Type.Optional(Type.Integer({ minimum: 0, description: 'Ticks per token; 10,000,000,000 are one USD' }));
 const PriceFields = {
@@ -56,13 +57,13 @@ export class ModelsController {
   @Get('language-models')
   @ApiAnswers(200, Type.Object({ models: Type.Array(LanguageModelSchema) }))
   listLanguageModels(@Req() request: FastifyRequest): unknown {
-    return { models: this.#usable(request).filter(writes).map((model) => languageModelView(model)) };
+    return { models: this.#usable(request).filter(({ model }) => writesText(model)).map((model) => languageModelView(model)) };
   }
 
   @Get('language-models/:id')
   @ApiAnswers(200, LanguageModelSchema, [404])
   getLanguageModel(@Req() request: FastifyRequest, @Param('id') id: string): unknown {
-    return languageModelView(this.#find(request, id, writes));
+    return languageModelView(this.#find(request, id, ({ model }) => writesText(model)));
   }
 
   #usable(request: FastifyRequest): ResolvedModel[] {
@@ -91,10 +92,6 @@ export class ModelsController {
       throw error;
     }
   }
-}
-
-function writes({ model }: ResolvedModel): boolean {
-  return model.endpoints.includes('chat_completions') || model.endpoints.includes('responses');
 }
 
 function modelView(resolved: ResolvedModel): Record<string, unknown> {

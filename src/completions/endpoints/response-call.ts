@@ -112,10 +112,10 @@ export class ResponseCall implements RequestedCall {
     return this.stream ? new StreamedAnswer(reply, flow, headers) : new PlainAnswer(reply, () => new ResponseAssembly());
   }
 
-  stored({ storedId, billed }: AnswerReader, { name, deployment }: Candidate): StoredChange | undefined {
+  stored({ storedId, billed, outputTokensSeen }: AnswerReader, { name, deployment }: Candidate): StoredChange | undefined {
     if (storedId === undefined) return undefined;
     // Reasoning is not read again, but whether it is kept nobody says.
-    const contextTokens = billed === undefined ? this.parsed.body.length : billed.inputTokens + billed.outputTokens + billed.reasoningTokens;
+    const contextTokens = billed === undefined ? (this.previous?.contextTokens ?? 0) + this.parsed.body.length + outputTokensSeen : billed.inputTokens + billed.outputTokens + billed.reasoningTokens;
     return { kind: 'keep', id: storedId, model: name, deployment: deployment.id, contextTokens };
   }
 
@@ -129,13 +129,14 @@ function imageFacts(input: ResponseRequest['input']): { count: number; bytes: nu
   const images = { count: 0, bytes: 0 };
   if (typeof input === 'string') return images;
   for (const [index, item] of input.entries()) {
-    const type = item.type ?? 'message';
+    // Without a type it is a message, or, where it has no role either, the short form of a reference.
+    const type = item.type ?? (item.role === undefined ? 'item_reference' : 'message');
     if (!TEXT_ITEMS.includes(type)) throw unsupported(`input[${index}].type`, `Input of type "${type.slice(0, 64)}" has no price ceiling, so it cannot be sent.`);
     for (const part of partsOf(item)) {
       if (TEXT_PARTS.includes(part.type)) continue;
       if (!isImagePart(part)) throw unsupported(`input[${index}].content`, `Content of type "${part.type.slice(0, 64)}" has no price ceiling, so it cannot be sent.`);
       images.count += 1;
-      images.bytes += imageBytes(part);
+      images.bytes += imageBytes(part, `input[${index}].content`);
     }
   }
   return images;

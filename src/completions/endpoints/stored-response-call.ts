@@ -38,7 +38,7 @@ export class StoredResponseCall implements RequestedCall {
   }
 
   reader(): AnswerReader {
-    return new JsonAnswerReader(() => FREE_OF_CHARGE);
+    return new JsonAnswerReader((answer) => typeof answer['object'] === 'string' && (answer['object'] === 'response' || (answer['error'] ?? null) === null), () => FREE_OF_CHARGE);
   }
 
   answer(reply: FastifyReply): CompletionAnswer {
@@ -46,6 +46,10 @@ export class StoredResponseCall implements RequestedCall {
   }
 
   stored(): StoredChange | undefined {
-    return this.request.method === 'DELETE' ? { kind: 'forget', id: this.response.id } : undefined;
+    return this.request.method === 'DELETE' ? this.gone() : undefined;
+  }
+
+  gone(): StoredChange {
+    return { kind: 'forget', id: this.response.id };
   }
 }

@@ -89,6 +89,7 @@ describe('retries', () => {
   it('a compressed answer that breaks off is a broken one', async () => {
     const response = await harness.complete({ stream: false, x_emulator: { output_tokens: 40, gzip: 'force', cut_after: 5 } });
     await expectError(response, 502, 'provider_bad_response');
+    expect((await settled(harness, idOf(response))).outcome).toBe('failed');
   });
 
   it.each([[false], [true]])('pings of the provider are not passed on (with data: %p)', async (ping_data) => {
