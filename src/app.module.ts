@@ -6,7 +6,14 @@ import type { FastifyRequest } from 'fastify';
 import { DataSource } from 'typeorm';
 import { Refusals } from './audit/refusals.ts';
 import { AuthGuard } from './auth/auth.guard.ts';
-import { DecisionPoint } from './auth/decision-point.ts';
+import { AccessRules } from './auth/access-rules.ts';
+import { ApiKeysController } from './auth/api-keys.controller.ts';
+import { ApiKeys } from './auth/api-keys.ts';
+import { PoliciesController } from './auth/policies.controller.ts';
+import { Policies } from './auth/policies.ts';
+import { PolicyTrialsController } from './auth/policy-trials.controller.ts';
+import { RecordedDecisions } from './auth/recorded-decisions.ts';
+import { RevocationsController } from './auth/revocations.controller.ts';
 import { JwtStrategy } from './auth/jwt.strategy.ts';
 import { TokenVerifier } from './auth/token-verifier.ts';
 import { VerifiedTokens } from './auth/verified-tokens.ts';
@@ -61,14 +68,17 @@ export class AppModule {
         }),
         ...operations,
       ],
-      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, TenantsController, BudgetsController, DeploymentsController, BreakersController],
+      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, TenantsController, BudgetsController, PoliciesController, PolicyTrialsController, RevocationsController, ApiKeysController, DeploymentsController, BreakersController],
       providers: [
         { provide: ENV, useValue: parts.settings },
         { provide: LOGGER, useValue: parts.logger },
         { provide: CLOCK, useValue: parts.clock },
         { provide: TIERS, useValue: parts.tiers },
         { provide: Catalogue, useValue: parts.catalogue },
-        { provide: DecisionPoint, useValue: parts.decisions },
+        { provide: AccessRules, useValue: parts.rules },
+        { provide: ApiKeys, useValue: parts.apiKeys },
+        { provide: Policies, useValue: new Policies(parts.dataSource, parts.rules) },
+        { provide: RecordedDecisions, useValue: new RecordedDecisions(parts.dataSource, parts.rules) },
         { provide: CompletionPipeline, useValue: parts.pipeline },
         { provide: StoredResponses, useValue: new StoredResponses(parts.pool) },
         { provide: TenantDirectory, useValue: parts.tenants },

@@ -1,4 +1,4 @@
-import { DecisionPoint } from './auth/decision-point.ts';
+import { DecisionPoint, type Policy } from './auth/decision-point.ts';
 import { PoliciesFile, policyRevision } from './auth/policy.ts';
 import { loadCatalogue, type Catalogue } from './catalogue/catalogue.ts';
 import { loadTiers, type Tiers } from './catalogue/tiers.ts';
@@ -9,7 +9,8 @@ import { readConfigFile } from './shared/config-files.ts';
 export interface ConfigFiles {
   catalogue: Catalogue;
   tiers: Tiers;
-  decisions: DecisionPoint;
+  policies: readonly Policy[];
+  policyRevision: string;
 }
 
 /**
@@ -21,5 +22,6 @@ export function checkConfigFiles(env: Env): ConfigFiles {
   const catalogue = loadCatalogue(env.configDir);
   if (!catalogue.resolve(env.defaults.model)) throw new Error(`XAI_MODEL: config/models.yaml has no model ${env.defaults.model}`);
   const policies = readConfigFile('policies.yaml', PoliciesFile, env.configDir);
-  return { catalogue, tiers: loadTiers(env.configDir), decisions: new DecisionPoint(policyRevision(policies), policies.policies) };
+  new DecisionPoint('check', policies.policies); // says what does not fit, before anything has started
+  return { catalogue, tiers: loadTiers(env.configDir), policies: policies.policies, policyRevision: policyRevision(policies) };
 }

@@ -5,7 +5,9 @@ import type { DataSource } from 'typeorm';
 import { Commitments } from './audit/commitments.ts';
 import { Refusals } from './audit/refusals.ts';
 import { Sequencer } from './audit/sequencer.ts';
-import type { DecisionPoint } from './auth/decision-point.ts';
+import { AccessRules } from './auth/access-rules.ts';
+import { ApiKeys } from './auth/api-keys.ts';
+import { KeyPepper } from './auth/key-pepper.ts';
 import { TokenVerifier, type IdentitySettings } from './auth/token-verifier.ts';
 import { VerifiedTokens } from './auth/verified-tokens.ts';
 import type { Catalogue } from './catalogue/catalogue.ts';
@@ -15,6 +17,7 @@ import { CallMetrics } from './completions/call-metrics.ts';
 import { conversationSecret } from './completions/conversation.ts';
 import { Dispatcher } from './completions/dispatch.ts';
 import { CompletionPipeline } from './completions/completion-pipeline.ts';
+import { RunningCalls } from './completions/running-calls.ts';
 import { OrphanSweeper } from './completions/orphan-sweeper.ts';
 import { checkConfigFiles } from './config-check.ts';
 import type { Env } from './env.ts';
@@ -58,7 +61,7 @@ export interface GatewayParts {
   dataSource: DataSource;
   catalogue: Catalogue;
   tiers: Tiers;
-  decisions: DecisionPoint;
+  rules: AccessRules;
   tenants: TenantDirectory;
   verifier: TokenVerifier;
   verifiedTokens: VerifiedTokens;
@@ -68,6 +71,7 @@ export interface GatewayParts {
   health: Health;
   deployments: Deployments;
   breakers: Breakers;
+  apiKeys: ApiKeys;
   /** Stops all of it in order: outcomes still under way are recorded first. */
   close(): Promise<void>;
 }
@@ -78,7 +82,7 @@ export interface GatewayParts {
  * @throws {Error} with one clear line when something is not as it must be
  */
 export async function openGatewayParts(settings: GatewaySettings, logger: Logger, clock: Clock): Promise<GatewayParts> {
-  const { catalogue, tiers, decisions } = checkConfigFiles(settings);
+  const { catalogue, tiers, policies, policyRevision } = checkConfigFiles(settings);
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
 
@@ -108,24 +112,33 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   const providerMetrics = new ProviderMetrics(registry);
   const seal = (): LocalSeal => openLocalSeal(settings);
   const shards = new Shards(settings, seal, providerMetrics, clock, Math.random, logger, catalogue.deployments, (id, openMs) => breakers.announce(id, openMs));
-  const deployments = new Deployments(dataSource, catalogue, shards, seal, settings.egress.allowedOrigins, logger);
+  const deployments = new Deployments(dataSource, catalogue, shards, seal, settings.egress, logger);
   const breakers = new Breakers(dataSource, pool, shards, replica.id, clock, logger);
   const notifications = new Notifications(settings.databaseUrl, logger);
+  const rules = new AccessRules(pool, policies, policyRevision, clock, logger);
+  const running = new RunningCalls(logger);
+  rules.onChange(() => {
+    verifiedTokens.clear();
+    void running.recheck();
+  });
+  await rules.open(notifications);
+  const apiKeys = new ApiKeys(dataSource, pool, rules, tenants, await KeyPepper.open(settings.keyFile, pool), clock, logger);
   await deployments.open(notifications);
   await breakers.open(notifications);
   await notifications.open();
   const dispatcher = new Dispatcher(shards, { max: provider.retryMax, backoffMs: provider.retryBackoffMs }, providerMetrics, clock, Math.random);
-  const pipeline = new CompletionPipeline(settings, catalogue, tiers, decisions, admission, shards, dispatcher, conversationSecret(provider.apiKey), metrics, clock, logger);
-  const health = new Health(journal, verifier);
+  const pipeline = new CompletionPipeline(settings, catalogue, tiers, rules, running, admission, shards, dispatcher, conversationSecret(provider.apiKey), metrics, clock, logger);
+  const health = new Health(journal, verifier, rules);
 
   return {
-    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, decisions, tenants, verifier, verifiedTokens, refusals, admission, pipeline, health, deployments, breakers,
+    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, rules, tenants, verifier, verifiedTokens, refusals, admission, pipeline, health, deployments, breakers, apiKeys,
     close: async () => {
       await waitUntil(() => admission.open === 0, LAST_OUTCOMES_MS);
       await sweeper.stop();
       await refusals.close();
       await notifications.close();
       deployments.close();
+      rules.close();
       breakers.close();
       await shards.close();
       await journal.close();

@@ -9,6 +9,8 @@ import { CLOCK, type Clock } from '../shared/clock.ts';
 import { Gcra } from '../shared/gcra.ts';
 import { GatewayError, invalidToken } from '../shared/gateway-error.ts';
 import { uuid } from '../shared/uuid.ts';
+import { AccessRules } from './access-rules.ts';
+import { ApiKeys } from './api-keys.ts';
 import { bearerToken } from './bearer-token.ts';
 import { JwtStrategy } from './jwt.strategy.ts';
 import type { Principal } from './principal.ts';
@@ -28,6 +30,8 @@ export class AuthGuard extends PassportAuthGuard() {
   constructor(
     @Inject(Reflector) private readonly reflector: Reflector,
     @Inject(VerifiedTokens) private readonly verifiedTokens: VerifiedTokens,
+    @Inject(ApiKeys) private readonly apiKeys: ApiKeys,
+    @Inject(AccessRules) private readonly rules: AccessRules,
     @Inject(CLOCK) private readonly clock: Clock,
     @Inject(ENV) private readonly env: Env,
     @Inject(JwtStrategy) strategy: JwtStrategy,
@@ -43,7 +47,10 @@ export class AuthGuard extends PassportAuthGuard() {
     const access = this.#access(context);
     if (access.kind === 'public') return true;
     const request = context.switchToHttp().getRequest<FastifyRequest>();
-    request.principal = await this.#authenticate(request, context);
+    const principal = await this.#authenticate(request, context);
+    this.rules.assertFresh();
+    if (this.rules.isRevoked(principal)) throw this.#afterFailure(request.ip, invalidToken({ reason: 'revoked', tokenId: principal.tokenId }));
+    request.principal = principal;
     if (access.kind === 'roles') assertRole(request.principal, access.roles);
     return true;
   }
@@ -61,13 +68,17 @@ export class AuthGuard extends PassportAuthGuard() {
     const known = token === null ? undefined : this.verifiedTokens.find(token, this.clock.nowMs());
     if (known !== undefined) return known;
     try {
-      await super.canActivate(context);
+      const principal = token !== null && ApiKeys.isKey(token) ? await this.apiKeys.verify(token) : await this.#verifyJwt(request, context);
+      this.verifiedTokens.remember(token!, principal);
+      return principal;
     } catch (error) {
       throw error instanceof GatewayError && error.code === 'invalid_token' ? this.#afterFailure(request.ip, error) : error;
     }
-    const principal = (request as FastifyRequest & { user: Principal }).user;
-    this.verifiedTokens.remember(token!, principal);
-    return principal;
+  }
+
+  async #verifyJwt(request: FastifyRequest, context: ExecutionContext): Promise<Principal> {
+    await super.canActivate(context);
+    return (request as FastifyRequest & { user: Principal }).user;
   }
 
   /** Who fails too often from one address is told to slow down. Whoever brings a good token from there is let in all the same. */

@@ -1,19 +1,20 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { readConfigFile } from '../shared/config-files.ts';
-import { DecisionPoint, type CallEnvironment, type CallFacts, type Verdict } from './decision-point.ts';
+import { attributesOf, DecisionPoint, type CallAction, type CallEnvironment, type CallFacts, type CallSubject, type Verdict } from './decision-point.ts';
 import { PoliciesFile, type Rule } from './policy.ts';
 import type { Principal } from './principal.ts';
 
 const PRINCIPAL: Principal = {
-  tenantId: 'acme', tier: 'standard', subject: 'dev@acme.example', roles: ['developer'], attributes: { department: 'bi', clearance: 3, region: ['eu', 'us'] }, clientId: 'app-1', issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1e15, mtls: false,
+  tenantId: 'acme', tier: 'standard', dataClass: 'internal', subject: 'dev@acme.example', roles: ['developer'], attributes: { department: 'bi', clearance: 3, region: ['eu', 'us'] }, clientId: 'app-1', issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1e15, mtls: false,
 };
 const CALL: CallFacts = {
   modelNames: ['grok-beta', 'grok-beta', 'grok-4.3'], model: 'grok-beta', stream: true, dataClass: 'internal', maxTokens: 4_000, estimatedCostUsd: 0.01, capabilities: ['text'], deployment: { region: 'global', accelerator: 'shared' },
 };
 const ENVIRONMENT: CallEnvironment = { ip: '10.0.0.7', timeMs: Date.parse('2026-11-24T12:00:00Z') }; // a Tuesday
 
-const decide = (rules: readonly Rule[], principal = PRINCIPAL, call = CALL, environment = ENVIRONMENT): Verdict => new DecisionPoint('r1', [{ name: 'p', rules }]).decide('invoke', principal, call, environment);
+const subjectOf = (who: Principal, what: CallFacts, where: CallEnvironment): CallSubject => ({ modelNames: what.modelNames, attributes: attributesOf(who, what, where) });
+const decide = (rules: readonly Rule[], principal = PRINCIPAL, call = CALL, environment = ENVIRONMENT): Verdict => new DecisionPoint('r1', [{ name: 'p', rules }]).decide('invoke', subjectOf(principal, call, environment));
 const rule = (id: string, effect: Rule['effect'], more: Partial<Rule> = {}): Rule => ({ id, effect, actions: ['invoke'], ...more });
 
 const condition: fc.Arbitrary<NonNullable<Rule['when']>[number]> = fc.oneof(
@@ -49,7 +50,7 @@ describe('DecisionPoint, whatever the rules', () => {
   it('decides alike in whatever order the rules and policies stand', () => {
     fc.assert(fc.property(anyRules.chain((some) => fc.tuple(fc.constant(some), fc.shuffledSubarray(some, { minLength: some.length }), fc.nat(some.length))), principal, call, ([some, shuffled, cut], who, what) => {
       const apart = new DecisionPoint('r1', [{ name: 'a', rules: shuffled.slice(0, cut) }, { name: 'b', rules: shuffled.slice(cut) }]);
-      expect(apart.decide('invoke', who, what, ENVIRONMENT).allowed).toBe(decide(some, who, what).allowed);
+      expect(apart.decide('invoke', subjectOf(who, what, ENVIRONMENT)).allowed).toBe(decide(some, who, what).allowed);
     }), PROPERTY);
   });
 
@@ -119,9 +120,48 @@ describe('DecisionPoint', () => {
   });
 });
 
+describe('DecisionPoint about storing', () => {
+  const decideOn = (action: CallAction, some: readonly Rule[], who = PRINCIPAL, what = CALL): Verdict => new DecisionPoint('r1', [{ name: 'p', rules: some }]).decide(action, subjectOf(who, what, ENVIRONMENT));
+  const onBoth = (...some: Rule[]): [boolean, boolean] => [decideOn('invoke', some).allowed, decideOn('store', some).allowed];
+
+  it.each<[string, Rule[], boolean, boolean]>([
+    ['nothing', [], false, false], ['an allow of calls', [rule('i', 'allow')], true, false], ['an allow of storing', [rule('s', 'allow', { actions: ['store'] })], false, true], ['an allow of both', [rule('b', 'allow', { actions: ['invoke', 'store'] })], true, true],
+    ['a deny of storing', [rule('b', 'allow', { actions: ['invoke', 'store'] }), rule('n', 'deny', { actions: ['store'] })], true, false],
+    ['a deny of calls', [rule('b', 'allow', { actions: ['store', 'invoke'] }), rule('n', 'deny')], false, true],
+    ['a deny of both', [rule('b', 'allow', { actions: ['invoke', 'store'] }), rule('n', 'deny', { actions: ['invoke', 'store'] })], false, false],
+    ['a deny of storing that stands first', [rule('n', 'deny', { actions: ['store'] }), rule('b', 'allow', { actions: ['invoke', 'store'] })], true, false],
+    ['an allow for another model', [rule('i', 'allow'), rule('s', 'allow', { actions: ['store'], models: ['grok-pro'] })], true, false],
+    ['an allow that knows too little', [rule('i', 'allow'), rule('s', 'allow', { actions: ['store'], when: [{ attr: 'deployment.zdr', op: 'eq', value: false }] })], true, false],
+    ['a deny that knows too little', [rule('b', 'allow', { actions: ['invoke', 'store'] }), rule('n', 'deny', { actions: ['store'], when: [{ attr: 'deployment.zdr', op: 'eq', value: true }] })], true, false],
+  ])('with %s: calls %p and %p', (_, some, invoke, store) => {
+    expect(onBoth(...some)).toEqual([invoke, store]);
+  });
+
+  it('says why', () => {
+    expect(decideOn('store', [rule('i', 'allow')])).toEqual({ allowed: false, policy: undefined, rule: undefined, reason: undefined });
+    expect(decideOn('store', [rule('i', 'allow', { actions: ['invoke', 'store'] }), rule('n', 'deny', { actions: ['store'], reason: 'Nothing is kept.' })])).toEqual({ allowed: false, policy: 'p', rule: 'n', reason: 'Nothing is kept.' });
+  });
+
+  it('never lets rules about the one action touch the other', () => {
+    fc.assert(fc.property(anyRules, anyRules, principal, call, (some, more, who, what) => {
+      const storing = more.map((one): Rule => ({ ...one, actions: ['store'] }));
+      expect(decideOn('invoke', [...some, ...storing], who, what)).toEqual(decideOn('invoke', some, who, what));
+      expect(decideOn('store', [...some, ...storing], who, what)).toEqual(decideOn('store', storing, who, what));
+      expect(decideOn('store', some, who, what).allowed).toBe(false);
+    }), PROPERTY);
+  });
+
+  it('decides storing by the same rules as calls, where rules are about both', () => {
+    fc.assert(fc.property(anyRules, principal, call, (some, who, what) => {
+      const both = some.map((one): Rule => ({ ...one, actions: ['invoke', 'store'] }));
+      expect(decideOn('store', both, who, what)).toEqual(decideOn('invoke', some, who, what));
+    }), PROPERTY);
+  });
+});
+
 describe('config/policies.yaml', () => {
   const { policies } = readConfigFile('policies.yaml', PoliciesFile);
-  const shipped = (roles: string[], dataClass: CallFacts['dataClass'] = 'internal', names = CALL.modelNames): boolean => new DecisionPoint('r1', policies).decide('invoke', { ...PRINCIPAL, roles }, { ...CALL, dataClass, modelNames: names }, ENVIRONMENT).allowed;
+  const shipped = (roles: string[], dataClass: CallFacts['dataClass'] = 'internal', names = CALL.modelNames): boolean => new DecisionPoint('r1', policies).decide('invoke', subjectOf({ ...PRINCIPAL, roles }, { ...CALL, dataClass, modelNames: names }, ENVIRONMENT)).allowed;
 
   it.each([['developer', true], ['tenant-admin', true], ['platform-admin', true], ['billing', false], ['auditor', false], ['root', false]])('lets %s call models: %p', (role, allowed) => {
     expect(shipped([role])).toBe(allowed);
@@ -132,5 +172,11 @@ describe('config/policies.yaml', () => {
     expect(shipped(['developer'], 'restricted')).toBe(false);
     expect(shipped(['developer'], 'confidential')).toBe(true);
     expect(shipped(['developer'], 'restricted', ['grok-pro', 'grok-pro', 'grok-4.7'])).toBe(true);
+  });
+
+  it('lets nobody have answers kept', () => {
+    for (const roles of [['developer'], ['tenant-admin'], ['platform-admin'], ['developer', 'tenant-admin', 'platform-admin', 'billing', 'auditor']]) {
+      expect(new DecisionPoint('r1', policies).decide('store', subjectOf({ ...PRINCIPAL, roles }, { ...CALL, dataClass: 'public' }, ENVIRONMENT)).allowed).toBe(false);
+    }
   });
 });

@@ -6,7 +6,7 @@ import { readConfigFile } from '../shared/config-files.ts';
 type When = NonNullable<Rule['when']>;
 type Value = When[number]['value'];
 const rule = (when: When | undefined, more: Partial<Rule> = {}): Rule => ({ id: 'r', effect: 'allow', actions: ['invoke'], ...(when && { when }), ...more });
-const truth = (op: When[number]['op'], value: Value, actual: unknown, attr = 'principal.attrs.x'): Truth => compileConditions(rule([{ attr, op, value }]))({ [attr]: actual });
+const truth = (op: When[number]['op'], value: Value, actual: unknown, attr = 'principal.attrs.x'): Truth => compileConditions(rule([{ attr, op, value }])).truth({ [attr]: actual });
 
 describe('operators', () => {
   it.each<[When[number]['op'], Value, unknown, Truth]>([
@@ -80,11 +80,11 @@ describe('conditions of a rule', () => {
   const both = compileConditions(rule([{ attr: 'principal.attrs.a', op: 'eq', value: 1 }, { attr: 'principal.attrs.b', op: 'eq', value: 1 }]));
   it.each<[unknown, unknown, Truth]>([[1, 1, true], [1, 2, false], [1, undefined, undefined], [undefined, 2, false], [2, undefined, false], [undefined, undefined, undefined]])(
     'must all hold, and are unknown where that depends on something unknown: %p and %p', (a, b, expected) => {
-      expect(both({ 'principal.attrs.a': a, 'principal.attrs.b': b })).toBe(expected);
+      expect(both.truth({ 'principal.attrs.a': a, 'principal.attrs.b': b })).toBe(expected);
     });
 
   it('hold where there are none', () => {
-    expect(compileConditions(rule(undefined))({})).toBe(true);
+    expect(compileConditions(rule(undefined)).truth({})).toBe(true);
   });
 });
 
@@ -107,8 +107,12 @@ describe('RuleSchema', () => {
     expect(validator.Check({ ...good, when: [{ attr, op: 'exists', value: true }] })).toBe(true);
   });
 
+  it.each([[['invoke']], [['store']], [['invoke', 'store']]])('knows the actions %j', (actions) => {
+    expect(validator.Check({ ...good, actions })).toBe(true);
+  });
+
   it.each<[string, object]>([
-    ['an unknown field', { extra: 1 }], ['an unknown effect', { effect: 'maybe' }], ['an unknown action', { actions: ['delete'] }], ['no action', { actions: [] }], ['empty conditions', { when: [] }], ['no model', { models: [] }], ['an empty model', { models: [''] }],
+    ['an unknown field', { extra: 1 }], ['an unknown effect', { effect: 'maybe' }], ['an unknown action', { actions: ['delete'] }], ['no action', { actions: [] }], ['an unknown action beside a known one', { actions: ['store', 'Invoke'] }], ['an action that is no list', { actions: 'store' }], ['empty conditions', { when: [] }], ['no model', { models: [] }], ['an empty model', { models: [''] }],
     ['an unknown operator', { when: [{ attr: 'principal.sub', op: '$regex', value: '.*' }] }], ['an unknown attribute', { when: [{ attr: 'principal.secret', op: 'exists', value: true }] }],
     ['an attribute of every object', { when: [{ attr: 'principal.attrs.__proto__', op: 'exists', value: true }] }], ['a constructor', { when: [{ attr: 'principal.attrs.constructor', op: 'exists', value: true }] }],
     ['a nested attribute', { when: [{ attr: 'principal.attrs.a.b', op: 'exists', value: true }] }], ['an attribute with a line break', { when: [{ attr: 'principal.sub\n', op: 'exists', value: true }] }],

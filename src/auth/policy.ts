@@ -42,21 +42,42 @@ export function policyRevision(file: Static<typeof PoliciesFile>): string {
   return `config-${createHash('sha256').update(JSON.stringify(file)).digest('hex').slice(0, 12)}`;
 }
 
+/** The conditions of a rule: all must hold. */
+export interface Conditions {
+  truth(attributes: Attributes): Truth;
+  /** Names of the attributes that leave it unknown. */
+  unknown(attributes: Attributes): string[];
+}
+
+/** A value that does not fit its operator; `path` leads to the condition within the rule. */
+export class ConditionError extends Error {
+  override readonly name = 'ConditionError';
+  constructor(
+    message: string,
+    readonly path: string,
+  ) {
+    super(message);
+  }
+}
+
 /**
  * Compiles the conditions of a rule into one test.
  *
- * @throws {Error} naming the condition whose value does not fit its operator
+ * @throws {ConditionError} naming the condition whose value does not fit its operator
  */
-export function compileConditions(rule: Rule): (attributes: Attributes) => Truth {
-  const tests = (rule.when ?? []).map((condition) => ({ attr: condition.attr, test: compileCondition(rule.id, condition) }));
-  return (attributes) => {
-    let result: Truth = true;
-    for (const { attr, test } of tests) {
-      const truth = test(attributes[attr]);
-      if (truth === false) return false;
-      if (truth === undefined) result = undefined;
-    }
-    return result;
+export function compileConditions(rule: Rule): Conditions {
+  const tests = (rule.when ?? []).map((condition, index) => ({ attr: condition.attr, test: compileCondition(rule.id, condition, `when[${index}].value`) }));
+  return {
+    truth: (attributes) => {
+      let result: Truth = true;
+      for (const { attr, test } of tests) {
+        const truth = test(attributes[attr]);
+        if (truth === false) return false;
+        if (truth === undefined) result = undefined;
+      }
+      return result;
+    },
+    unknown: (attributes) => tests.filter(({ attr, test }) => test(attributes[attr]) === undefined).map(({ attr }) => attr),
   };
 }
 
@@ -66,8 +87,8 @@ export function matchesModels(rule: Rule, names: readonly string[]): boolean {
     pattern.endsWith('*') ? names.some((name) => name.startsWith(pattern.slice(0, -1))) : names.includes(pattern));
 }
 
-function compileCondition(ruleId: string, { attr, op, value }: RuleCondition): (actual: unknown) => Truth {
-  const misfit = (expected: string): Error => new Error(`rule ${ruleId}: ${attr} ${op} takes ${expected}`);
+function compileCondition(ruleId: string, { attr, op, value }: RuleCondition, path: string): (actual: unknown) => Truth {
+  const misfit = (expected: string): Error => new ConditionError(`rule ${ruleId}: ${attr} ${op} takes ${expected}`, path);
   const list = Array.isArray(value) ? value : undefined;
   switch (op) {
     case 'exists': {

@@ -1,4 +1,5 @@
 import type { TierName } from '../catalogue/tiers.ts';
+import type { DataClass } from './decision-point.ts';
 
 /** Attributes of a principal, from the token's `attrs`. */
 export type PrincipalAttributes = Readonly<Record<string, string | number | readonly string[]>>;
@@ -7,6 +8,8 @@ export type PrincipalAttributes = Readonly<Record<string, string | number | read
 export interface Principal {
   tenantId: string;
   tier: TierName;
+  /** What its data is at least. */
+  dataClass: DataClass;
   subject: string;
   roles: readonly string[];
   attributes: PrincipalAttributes;
@@ -18,6 +21,22 @@ export interface Principal {
   expiresAtMs: number;
   /** Whether a client certificate was presented and verified. */
   mtls: boolean;
+  /** That certificate. */
+  certificate?: ClientCertificate | undefined;
+  /** Of an API key: its id, and the models that it is limited to, undefined for all. */
+  keyId?: string | undefined;
+  keyEndsAtMs?: number | undefined;
+  models?: readonly string[] | undefined;
+  /** The certificate that the token is bound to (RFC 8705 `cnf.x5t#S256`), as hex. */
+  boundTo?: string | undefined;
+}
+
+/** A client certificate that was verified in the handshake, or by a proxy that is trusted. */
+export interface ClientCertificate {
+  /** SHA-256 of the certificate, hex in lower case. */
+  fingerprint: string;
+  /** Its URIs (SAN), such as SPIFFE ids. */
+  uris: readonly string[];
 }
 
 declare module 'fastify' {

@@ -4,6 +4,6 @@ import { uuid } from '../shared/uuid.ts';
 /** A refusal for want of a role: a decision like any other, with an id that the caller sees and the audit log holds. */
 export function roleDenied(publicMessage: string, internal: Record<string, unknown> = {}): GatewayError {
   const error = new GatewayError('policy_denied', { publicMessage, internal });
-  error.decisionId = uuid();
+  error.decision = { id: uuid(), revision: 'roles' };
   return error;
 }

@@ -34,6 +34,7 @@ export function toPrincipal(claims: TokenClaims, tenant: Tenant): Principal {
   return {
     tenantId: tenant.id,
     tier: tenant.tier,
+    dataClass: tenant.dataClass,
     subject: claims.sub,
     roles,
     attributes: claims.attrs ?? {},

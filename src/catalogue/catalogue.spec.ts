@@ -1,6 +1,10 @@
-import { describe, expect, it } from '@jest/globals';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from '@jest/globals';
+import { BUILT_IN_CONFIG } from '../shared/config-files.ts';
 import { Catalogue, loadCatalogue, type ModelPrice, type TokenRates } from './catalogue.ts';
-import { computeCostTicks, ratesFor } from './token-price.ts';
+import { computeCostTicks, ratesFor, scaledPrice } from './token-price.ts';
 import { parseUsdPerMillion } from '../shared/usd-ticks.ts';
 
 const catalogue = loadCatalogue();
@@ -42,6 +46,24 @@ describe('computeCostTicks', () => {
   });
 });
 
+describe('the price of images', () => {
+  const own: ModelPrice = { ...price(rates('1.25', '0.20', '2.50')), perImage: 200_000_000n };
+  const none = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0 };
+
+  it('stands beside that of tokens, and priority does not change it', () => {
+    expect(computeCostTicks({ ...none, generatedImages: 3 }, own, false)).toBe(600_000_000n);
+    expect(computeCostTicks({ ...none, generatedImages: 3 }, own, true)).toBe(600_000_000n);
+    expect(computeCostTicks({ ...none, inputTokens: 10, outputTokens: 2, generatedImages: 1 }, own, true)).toBe(2n * (10n * 12_500n + 2n * 25_000n) + 200_000_000n);
+    expect(computeCostTicks(none, own, false)).toBe(0n);
+  });
+
+  it('scales with that of its deployment, never below it', () => {
+    expect(scaledPrice(own, 110n)).toMatchObject({ perImage: 220_000_000n, base: { input: 13_750n } });
+    expect(scaledPrice({ ...own, perImage: 1n }, 110n).perImage).toBe(2n);
+    expect(scaledPrice({ ...own, perImage: 0n }, 110n).perImage).toBe(0n);
+  });
+});
+
 describe('config/models.yaml', () => {
   // reference/xai-api.md section 7: context, base, long context, efforts.
   it.each<[string, number, [string, string, string], [string, string, string], string[]]>([
@@ -71,6 +93,11 @@ describe('config/models.yaml', () => {
     const resolved = catalogue.resolve(name)!;
     expect(resolved).toMatchObject({ name, requested: name });
     expect(resolved.deployments.length).toBeGreaterThan(0);
+  });
+
+  // reference/xai-api.md section 7.
+  it.each<[string, bigint]>([['grok-imagine-image-2.0', 400_000_000n], ['grok-imagine-image', 200_000_000n], ['grok-imagine-image-quality', 500_000_000n]])('charges for %s by the image alone, and serves it nowhere else', (id, perImage) => {
+    expect(catalogue.resolve(id)!.model).toMatchObject({ endpoints: ['images'], contextTokens: undefined, price: { perImage, base: { input: 0n, cachedInput: 0n, output: 0n }, longContext: undefined } });
   });
 
   it('has one model without a price, which nobody sells and so nobody may call', () => {
@@ -109,11 +136,60 @@ describe('Catalogue', () => {
     expect(() => new Catalogue(file(more))).toThrow(message);
   });
 
+  type Price = NonNullable<File['models'][number]['price']>;
+  const priceOf = (given: Partial<Price>): ModelPrice => new Catalogue(file({ models: [model('m', { price: { source: 's', as_of: '2026-10', ...given } })] })).resolve('m')!.model.price!;
+
+  it.each<[string, Partial<Price>, object]>([
+    ['by tokens', { usd_per_million: usd }, { base: { input: 10_000n, cachedInput: 5_000n, output: 20_000n }, perImage: 0n }],
+    ['by input alone, cached or not', { usd_per_million: { input: '0.02' } }, { base: { input: 200n, cachedInput: 200n, output: 0n }, perImage: 0n }],
+    ['by the image', { usd_per_image: '0.04' }, { base: { input: 0n, cachedInput: 0n, output: 0n }, perImage: 400_000_000n }],
+    ['by both', { usd_per_million: usd, usd_per_image: '0.0000000001' }, { base: { output: 20_000n }, perImage: 1n }],
+  ])('knows a price %s', (_, given, expected) => {
+    expect(priceOf(given)).toMatchObject({ ...expected, longContext: undefined, priorityMultiplier: 2n });
+  });
+
+  it.each<[string, Partial<Price>, RegExp]>([
+    ['of nothing', {}, /m: a price needs usd_per_million or usd_per_image/], ['of zero for an image', { usd_per_image: '0.00' }, /0\.00 is no price of whole ticks per image/], ['of parts of a tick for an image', { usd_per_image: '0.00000000001' }, /no price of whole ticks per image/],
+    ['of zero for input alone', { usd_per_million: { input: '0' } }, /no price of whole ticks per token/], ['of zero for long context', { usd_per_million: usd, long_context: { from_prompt_tokens: 10, usd_per_million: { ...usd, input: '0' } } }, /no price of whole ticks per token/],
+  ])('refuses a price %s', (_, given, message) => {
+    expect(() => priceOf(given)).toThrow(message);
+  });
+
   it('gives a name the deployments that serve it', () => {
     const deployment = (id: string, models: string[]): File['deployments'][number] => ({ id, base_url: 'env', models, region: 'global', accelerator: 'shared' });
     const own = new Catalogue(file({ aliases: { a: { model: 'm' } }, deployments: [deployment('all', ['*']), deployment('alias', ['a']), deployment('model', ['m'])] }));
     const serving = (name: string): string[] => own.resolve(name)!.deployments.map(({ id }) => id);
     expect(serving('a')).toEqual(['all', 'alias']);
     expect(serving('m')).toEqual(['all', 'model']);
+  });
+});
+
+describe('loadCatalogue', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'novix-catalogue-'));
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const own = readFileSync(join(BUILT_IN_CONFIG, 'models.yaml'), 'utf8');
+  const PRICE = 'price: { usd_per_image: "0.02", source: "docs.x.ai pricing page (copy of Oct 2026)", as_of: "2026-10" }';
+  const loadWith = (price: string): Catalogue => {
+    expect(own.split(PRICE)).toHaveLength(2);
+    writeFileSync(join(folder, 'models.yaml'), own.replace(PRICE, `price: { ${price}, source: "s", as_of: "2026-10" }`));
+    return loadCatalogue(folder);
+  };
+
+  it.each<[string, object]>([
+    ['usd_per_million: { input: "0.02" }', { base: { input: 200n, cachedInput: 200n, output: 0n }, perImage: 0n }], ['usd_per_image: "0.03"', { perImage: 300_000_000n }],
+    ['usd_per_image: "0.03", usd_per_million: { input: "1.00", cached_input: "0.50", output: "2.00" }', { base: { output: 20_000n }, perImage: 300_000_000n }],
+  ])('reads %s', (text, expected) => {
+    expect(loadWith(text).resolve('grok-imagine-image')!.model.price).toMatchObject(expected);
+  });
+
+  it.each([
+    ['usd_per_image: 0.03'], ['usd_per_image: "-0.03"'], ['usd_per_image: "1e-2"'], ['usd_per_million: { input: "1.00", output: "2.00" }'], ['usd_per_million: { input: "1.00", cached_input: "0.50" }'], ['usd_per_million: { output: "1.00" }'], ['usd_per_million: {}'], ['usd_per_million: { input: 1 }'],
+    ['usd_per_video: "1"'],
+  ])('refuses %s', (text) => {
+    expect(() => loadWith(text)).toThrow(/^config\/models\.yaml: \/models\/\d+\/price/);
+  });
+
+  it('refuses a price of nothing', () => {
+    expect(() => loadWith('long_context: { from_prompt_tokens: 1, usd_per_million: { input: "1.00", cached_input: "0.50", output: "2.00" } }')).toThrow(/grok-imagine-image: a price needs/);
   });
 });

@@ -179,7 +179,8 @@ export class Catalogue {
   }
 
   #index(): Map<string, ResolvedModel> {
-    const serving = (name: string): Deployment[] => this.#deployments.filter(({ models }) => models.includes('*') || models.includes(name));
+    const names = new Map(this.#deployments.map((deployment) => [deployment, new Set(deployment.models.map((model) => this.#names.get(model)?.name ?? model))]));
+    const serving = (name: string): Deployment[] => this.#deployments.filter((deployment) => names.get(deployment)!.has('*') || names.get(deployment)!.has(name));
     return new Map([...this.#names].map(([requested, { name, model, fallbacks }]) => [requested, { requested, name, model, fallbacks, deployments: serving(name) }]));
   }
 }

@@ -62,7 +62,7 @@ export class Admission {
       requestId: request.requestId, holdId: uuid(), actor: actorOf(principal), operation: request.operation, ip: request.ip, startedAtMs: nowMs,
       context: {
         sub: principal.subject, model: plan.resolved.name, upstream_model: candidate.model.id, deployment: candidate.deployment.id, stream: request.stream,
-        decision_id: decision.id, operation: request.operation, ip: request.ip,
+        decision_id: decision.record.id, operation: request.operation, ip: request.ip,
       },
     };
     const hold: Hold = {
@@ -126,7 +126,9 @@ export class AdmittedCall {
     try {
       const verdict = await this.journal.commit({
         id: hold.id, lane: 'admission', entries: { ledger_apply: holdEntry(hold) },
-        onCommittedAfterGivingUp: () => settle('release', 0n, 'free').catch((error: unknown) => this.logger.fatal({ err: error, holdId: hold.id }, 'a hold could not be released; the sweeper will charge it')),
+        onCommittedAfterGivingUp: () => {
+          settle('release', 0n, 'free').catch((error: unknown) => this.logger.fatal({ err: error, holdId: hold.id }, 'a hold could not be released; the sweeper will charge it'));
+        },
       });
       if (verdict !== LEDGER_VERDICT.fine) return false;
     } catch (error) {
@@ -202,6 +204,7 @@ function budgetScopes(principal: Principal, plan: Plan): string[] {
   const scopes = ['tenant', `user:${principal.subject}`, `model:${plan.resolved.name}`];
   const { team } = principal.attributes;
   if (typeof team === 'string') scopes.push(`team:${team}`);
+  if (principal.keyId !== undefined) scopes.push(`key:${principal.keyId}`);
   return scopes;
 }
 

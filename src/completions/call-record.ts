@@ -56,7 +56,7 @@ export function intentText(id: string, call: CallIdentity, principal: Principal,
     httpStatus: undefined, errorCode: undefined, activity: 'create',
     details: {
       hold_id: call.holdId,
-      decision: { id: decision.id, revision: decision.revision, policy: decision.policy, rule: decision.rule },
+      decision: decision.record,
       model: { requested: plan.resolved.requested, alias: plan.resolved.name, upstream: candidate.model.id },
       deployment: candidate.deployment.id,
       api_version: apiVersion,

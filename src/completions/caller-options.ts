@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http';
-import type { DataClass } from '../auth/decision-point.ts';
+import { DATA_CLASSES, type DataClass } from '../auth/decision-point.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import { parseUsd } from '../shared/usd-ticks.ts';
 
@@ -10,7 +10,6 @@ export interface CallerOptions {
   deadlineMs: number | undefined;
 }
 
-const DATA_CLASSES: readonly DataClass[] = ['public', 'internal', 'confidential', 'restricted'];
 const DEADLINE_MS_MAX = 86_400_000;
 
 /**

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import type { DecisionPoint } from '../auth/decision-point.ts';
+import type { AccessRules } from '../auth/access-rules.ts';
 import type { Principal } from '../auth/principal.ts';
 import type { Catalogue, Model } from '../catalogue/catalogue.ts';
 import type { Tiers } from '../catalogue/tiers.ts';
@@ -12,7 +12,7 @@ import { GrokApiError } from '../provider/grok-errors.ts';
 import type { Lease } from '../provider/shard.ts';
 import type { Shards } from '../provider/shards.ts';
 import type { Clock } from '../shared/clock.ts';
-import { asGatewayError, GatewayError } from '../shared/gateway-error.ts';
+import { asGatewayError, GatewayError, invalidToken } from '../shared/gateway-error.ts';
 import { formatUsd } from '../shared/usd-ticks.ts';
 import { authorize, type AccessDecision } from './access.ts';
 import { neverSent, type Admission, type AdmittedCall } from './admission.ts';
@@ -24,6 +24,7 @@ import type { CompletionAnswer } from './completion-answer.ts';
 import { conversationId } from './conversation.ts';
 import { CallerGone, type Dispatched, type Dispatcher } from './dispatch.ts';
 import type { RequestedCall } from './requested-call.ts';
+import type { RunningCalls } from './running-calls.ts';
 
 const FIRST_BYTE_TIMEOUT_MS = 120_000;
 
@@ -48,7 +49,8 @@ export class CompletionPipeline {
     private readonly env: Env,
     private readonly catalogue: Catalogue,
     private readonly tiers: Tiers,
-    private readonly decisions: DecisionPoint,
+    private readonly rules: AccessRules,
+    private readonly running: RunningCalls,
     private readonly admission: Admission,
     private readonly shards: Shards,
     private readonly dispatcher: Dispatcher,
@@ -60,7 +62,7 @@ export class CompletionPipeline {
 
   /** @param read what the endpoint makes of the request; throws a `GatewayError` where it makes no sense */
   async run(principal: Principal, caller: Caller, read: (caller: Caller) => Promise<RequestedCall>): Promise<void> {
-    const options = readCallerOptions(caller.headers, 'internal');
+    const options = readCallerOptions(caller.headers, principal.dataClass);
     const requested = await read(caller);
     const plan = this.#plan(requested, options);
     const decision = this.#authorize(principal, requested, plan, options, caller);
@@ -71,6 +73,15 @@ export class CompletionPipeline {
     const call = await this.#admit(place, principal, requested, plan, decision, caller, limitsOf(place.candidate).totalTimeoutMs);
     const upstream: { call?: UpstreamCall } = {};
     const headers = { current: this.#headers(place.candidate, decision, 1) };
+    let serving = place.candidate;
+    // A change of the rules, or a revocation, ends a call that would not be let in now.
+    const ended = this.running.add({
+      recheck: () => {
+        if (this.rules.isRevoked(principal)) throw invalidToken({ reason: 'revoked' });
+        this.#authorize(principal, requested, { ...plan, candidates: [serving] }, options, caller);
+      },
+      cut: (error) => upstream.call?.abort(error),
+    });
     let answer: CompletionAnswer;
     let dispatched: Dispatched;
     try {
@@ -82,6 +93,7 @@ export class CompletionPipeline {
         reader: () => requested.reader(plan),
         requestTo: (candidate) => {
           attempts += 1;
+          serving = candidate;
           headers.current = this.#headers(candidate, decision, attempts);
           return { ...requested.upstream(plan, candidate, conversation, decision.store), conversationId: conversation };
         },
@@ -92,6 +104,8 @@ export class CompletionPipeline {
       place.lease.end('neither');
       await this.#settle(call, neverSent(asGatewayError(error)));
       throw recorded(asGatewayError(error));
+    } finally {
+      ended();
     }
     await this.#settleAndAnswer(call, dispatched, requested, plan, answer, headers.current);
   }
@@ -116,7 +130,7 @@ export class CompletionPipeline {
   /** Step 5. */
   #authorize(principal: Principal, { stream, capabilities, storage }: RequestedCall, plan: Plan, options: CallerOptions, caller: Caller): AccessDecision {
     const facts = { stream, dataClass: options.dataClass, capabilities, storage };
-    return authorize(this.decisions, this.tiers, principal, plan, facts, { ip: caller.ip, timeMs: this.clock.nowMs() });
+    return authorize(this.rules.pointFor(principal.tenantId), this.tiers, principal, plan, facts, { ip: caller.ip, timeMs: this.clock.nowMs() });
   }
 
   /** Step 7. */
@@ -217,7 +231,7 @@ export class CompletionPipeline {
       'x-novix-deployment': deployment.id,
       'x-novix-attempts': String(attempts),
       'x-novix-cache': 'bypass',
-      'x-novix-decision-id': decision.id,
+      'x-novix-decision-id': decision.record.id,
     };
   }
 }

@@ -1,6 +1,7 @@
 import type { DataSource, EntityManager } from 'typeorm';
 import { MoreThan, QueryFailedError } from 'typeorm';
 import { uuid } from '../shared/uuid.ts';
+import { assertUuid, isUuid } from '../shared/uuid-text.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import type { Page } from '../shared/paging.ts';
 import { Tenant } from '../tenants/tenant.ts';
@@ -68,15 +69,6 @@ export class Budgets {
       return after;
     });
   }
-}
-
-function isUuid(id: string): boolean {
-  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(id);
-}
-
-function assertUuid(id: string): string {
-  if (!isUuid(id)) throw new GatewayError('invalid_request', { publicMessage: 'The cursor is not one that this list gave out.', param: 'cursor' });
-  return id;
 }
 
 function notFound(): GatewayError {

@@ -60,6 +60,35 @@ describe('planCall', () => {
     expect(plan({ textBytes: 499_998 })).toMatchObject({ inputTokens: 200_000, outputRateTicks: 50_000n, fixedTicks: 200_000n * 25_000n });
   });
 
+  it('reads stored turns again, beside the text', () => {
+    expect(plan({ storedTokens: 5_000 })).toMatchObject({ inputTokens: 5_100, fixedTicks: 5_100n * 12_500n });
+    expect(plan({ storedTokens: 199_899 }).outputRateTicks).toBe(25_000n);
+    expect(plan({ storedTokens: 199_900 })).toMatchObject({ inputTokens: 200_000, outputRateTicks: 50_000n });
+  });
+
+  it('holds for each image to be made, whose price neither priority nor tokens change', () => {
+    const images = { ...NO_COST, generatedImages: 3 };
+    expect(plan(images, {}, 'grok-imagine-image-2.0')).toMatchObject({ inputTokens: 0, maxOutputTokens: 0, reasoningTokens: 0, holdTicks: 1_200_000_000n, fixedTicks: 1_200_000_000n, outputRateTicks: 0n });
+    expect(plan({ ...images, priority: true }, {}, 'grok-imagine-image-2.0').holdTicks).toBe(1_200_000_000n);
+    expect(plan({ ...images, textBytes: 1_000_000, maxOutputTokens: 100 }, {}, 'grok-imagine-image-2.0').holdTicks).toBe(1_200_000_000n);
+  });
+
+  it('holds for no image where the model makes none', () => {
+    expect(plan({ generatedImages: 3 }).holdTicks).toBe(plan().holdTicks);
+  });
+
+  it('assumes the ceiling of all calls for a model that takes no limit', () => {
+    expect(plan({ maxOutputTokens: 'uncapped' })).toMatchObject({ maxOutputTokens: 32_768, holdTicks: 100n * 12_500n + 32_768n * 25_000n });
+    expect(plan({ maxOutputTokens: 'uncapped' }, { maxTokensCap: 1_000 }).maxOutputTokens).toBe(1_000);
+  });
+
+  it('holds nothing for what costs nothing, not even for reasoning', () => {
+    for (const model of ['grok-4.7', 'grok-4.3', 'grok-imagine-image']) {
+      expect(plan(NO_COST, {}, model)).toMatchObject({ inputTokens: 0, maxOutputTokens: 0, reasoningTokens: 0, holdTicks: 0n, fixedTicks: 0n });
+      expect(plan({ ...NO_COST, reasoningEffort: 'high', priority: true }, { maxCostTicks: 0n }, model).holdTicks).toBe(0n);
+    }
+  });
+
   it('refuses a model without a price', () => {
     const resolved = catalogue.resolve('grok-4.3')!;
     const free: ResolvedModel = { ...resolved, model: { ...resolved.model, price: undefined } };
@@ -111,6 +140,18 @@ describe('planCall with the caller’s own ceiling', () => {
     expect(() => plan({}, { maxCostTicks })).toThrow(expect.objectContaining({ code: 'request_cost_exceeded' }));
   });
 
+  it('cannot shorten what takes no limit: it is paid for whole, or refused', () => {
+    const ceiling = fixed + 32_768n * 25_000n;
+    expect(plan({ maxOutputTokens: 'uncapped' }, { maxCostTicks: ceiling })).toMatchObject({ maxOutputTokens: 32_768, holdTicks: ceiling });
+    expect(() => plan({ maxOutputTokens: 'uncapped' }, { maxCostTicks: ceiling - 1n })).toThrow(expect.objectContaining({ code: 'request_cost_exceeded' }));
+  });
+
+  it('cannot leave out images, either', () => {
+    const images = { ...NO_COST, generatedImages: 2 };
+    expect(plan(images, { maxCostTicks: 400_000_000n }, 'grok-imagine-image').holdTicks).toBe(400_000_000n);
+    expect(() => plan(images, { maxCostTicks: 399_999_999n }, 'grok-imagine-image')).toThrow(expect.objectContaining({ code: 'request_cost_exceeded' }));
+  });
+
   it('never holds more than the ceiling, nor plans more output than asked', () => {
     const facts = fc.record({
       textBytes: fc.nat(1_000_000), images: fc.nat(3), maxOutputTokens: fc.option(fc.integer({ min: 1, max: 100_000 }), { nil: undefined }), choices: fc.integer({ min: 1, max: 4 }),
@@ -124,6 +165,26 @@ describe('planCall with the caller’s own ceiling', () => {
       expect(holdTicks).toBeLessThanOrEqual(maxCostTicks);
       expect(holdTicks).toBe(fixedTicks + BigInt(maxOutputTokens) * outputRateTicks);
       expect(maxOutputTokens).toBeLessThanOrEqual(given.maxOutputTokens ?? 4_000);
+    }), { numRuns: 500 });
+  });
+
+  it('holds what each part costs, and within the ceiling, for whatever is asked', () => {
+    const facts = fc.record({
+      textBytes: fc.nat(1_000_000), storedTokens: fc.nat(400_000), images: fc.nat(3), generatedImages: fc.nat(10), maxOutputTokens: fc.oneof(fc.nat(100_000), fc.constantFrom('uncapped' as const, undefined)), choices: fc.integer({ min: 1, max: 4 }),
+      reasoningEffort: fc.constantFrom(undefined, 'none', 'low', 'high'), priority: fc.boolean(),
+    });
+    fc.assert(fc.property(facts, fc.constantFrom('grok-4.3', 'grok-4.7', 'grok-imagine-image', 'grok-4.20-multi-agent-0309'), fc.option(fc.bigInt({ min: 0n, max: 20_000_000_000n }), { nil: undefined }), (given, model, maxCostTicks) => {
+      const [planned, free] = [planOrRefusal(given, { maxCostTicks }, model), plan(given, {}, model)];
+      const { base, perImage, longContext, priorityMultiplier } = catalogue.resolve(model)!.model.price!;
+      const { inputTokens, reasoningTokens, maxOutputTokens, fixedTicks, outputRateTicks } = planned instanceof GatewayError ? free : planned;
+      const [rates, factor] = [longContext !== undefined && inputTokens >= longContext.fromPromptTokens ? longContext.rates : base, given.priority ? priorityMultiplier : 1n];
+      expect(outputRateTicks).toBe(rates.output * factor * BigInt(given.choices));
+      expect(fixedTicks).toBe(BigInt(inputTokens) * rates.input * factor + BigInt(reasoningTokens) * outputRateTicks + BigInt(given.generatedImages) * perImage);
+      expect(inputTokens).toBeGreaterThanOrEqual(given.storedTokens);
+      expect(maxOutputTokens).toBeLessThanOrEqual(given.maxOutputTokens === 'uncapped' ? LIMITS.maxTokensCap : (given.maxOutputTokens ?? 4_000));
+      expect(maxOutputTokens).toBeGreaterThanOrEqual(given.maxOutputTokens === 'uncapped' ? LIMITS.maxTokensCap : 0);
+      expect(reasoningTokens > 0 && given.maxOutputTokens === 0).toBe(false);
+      expect(planned instanceof GatewayError ? free.holdTicks > maxCostTicks! : planned.holdTicks <= (maxCostTicks ?? planned.holdTicks)).toBe(true);
     }), { numRuns: 500 });
   });
 });

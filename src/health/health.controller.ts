@@ -32,6 +32,7 @@ export class HealthController {
       () => this.#indicator('started', this.health.started),
       () => this.#indicator('serving', !this.health.draining),
       () => this.#indicator('database', this.health.database()),
+      () => this.#indicator('policies', this.health.policies()),
       async () => this.#indicator('identity', await this.health.identity()),
     ]);
   }

@@ -1,3 +1,4 @@
+import type { AccessRules } from '../auth/access-rules.ts';
 import type { TokenVerifier } from '../auth/token-verifier.ts';
 import type { Journal } from '../journal/journal.ts';
 
@@ -9,10 +10,16 @@ export class Health {
   constructor(
     private readonly journal: Pick<Journal, 'available'>,
     private readonly verifier: Pick<TokenVerifier, 'ready'>,
+    private readonly rules: Pick<AccessRules, 'fresh'>,
   ) {}
 
   database(): boolean {
     return this.journal.available;
+  }
+
+  /** Whether the access rules are known to be current. */
+  policies(): boolean {
+    return this.rules.fresh;
   }
 
   identity(): Promise<boolean> {

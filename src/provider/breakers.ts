@@ -78,9 +78,9 @@ export class Breakers {
     const before = this.#view(shard);
     const forced = order === 'force-open';
     await this.dataSource.transaction(async (manager) => {
-      // A new row each time: its number tells replicas that there is something to do.
-      await manager.query('DELETE FROM breaker_orders WHERE deployment = $1', [deploymentId]);
-      await manager.query('INSERT INTO breaker_orders (deployment, forced_open) VALUES ($1, $2)', [deploymentId, forced]);
+      // A new number each time tells replicas that there is something to do.
+      await manager.query(
+        'INSERT INTO breaker_orders (deployment, forced_open) VALUES ($1, $2) ON CONFLICT (deployment) DO UPDATE SET forced_open = excluded.forced_open, number = DEFAULT, ordered_at = now()', [deploymentId, forced]);
       await alongside(manager, before, { ...before, state: forced ? 'open' : 'closed', failures: forced ? before.failures : 0, open_until: null, forced });
       await notify(manager, ORDERED);
     });

@@ -2,7 +2,7 @@ import type { ProviderUsage } from '../catalogue/token-price.ts';
 import type { AnswerReader } from './answer-reader.ts';
 import { errorFromAnswer, type GrokApiError } from './grok-errors.ts';
 import { readChatUsage } from './grok-usage.ts';
-import { badStream, firstMarkedFrame, frameData, frameEnd, isPing, isRecord, parseFrameData, WholeFrames } from './sse-frames.ts';
+import { badStream, frameData, frameEnd, isPing, isRecord, MarkedFrames, parseFrameData, WholeFrames } from './sse-frames.ts';
 
 const NOTHING = Buffer.alloc(0);
 const FRAME_BYTES_MAX = 4 * 1024 * 1024;
@@ -111,8 +111,9 @@ export class ChatStreamReader implements AnswerReader {
     const forward: Buffer[] = [];
     let runStart = 0;
     let plainUntil = 0;
+    const marked = new MarkedFrames(buffer, MARKS);
     for (let start = 0; start < buffer.length && !this.failure; ) {
-      if (!this.#first && !this.finished && plainUntil <= start) plainUntil = firstMarkedFrame(buffer, start, MARKS);
+      if (!this.#first && !this.finished && plainUntil <= start) plainUntil = marked.from(start);
       if (start < plainUntil) {
         this.#countPlain(buffer.subarray(start, plainUntil));
         start = plainUntil;

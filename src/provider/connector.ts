@@ -1,10 +1,10 @@
 import { readFileSync, statSync } from 'node:fs';
 import { request } from 'node:http';
 import { request as requestOverTls } from 'node:https';
-import type { Socket } from 'node:net';
+import { isIP, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { buildConnector } from 'undici';
-import { lookupPublic } from './egress.ts';
+import { isPublicAddress, lookupPublic } from './egress.ts';
 import { bypassesProxy } from './proxy-bypass.ts';
 
 /** Upstream mutual TLS and a private CA: PEM itself, or the paths of PEM files, which are read again when they change. */
@@ -24,6 +24,8 @@ export interface ConnectorOptions {
   /** Called with the key exchange group of each TLS connection, such as `X25519MLKEM768`; undefined where Node does not say. */
   onTlsGroup?: (group: string | undefined) => void;
 }
+
+const PEM_BYTES_MAX = 1024 * 1024;
 
 export class ConnectTimeoutError extends Error {
   override readonly name = 'ConnectTimeoutError';
@@ -69,6 +71,11 @@ export function createConnector(options: ConnectorOptions): buildConnector.conne
       socket = opened;
       if (over) opened.destroy();
     };
+    const host = target.hostname.replace(/^\[|\]$/g, '');
+    if (!options.anyAddress && isIP(host) !== 0 && !isPublicAddress(host)) {
+      finish(new Error(`${host} is not public, and its origin is not in EGRESS_ALLOW`), null); // a literal is never looked up
+      return;
+    }
     const url = new URL(`${target.protocol}//${target.host ?? target.hostname}`);
     const { url: proxyUrl, noProxy } = options.proxy;
     if (proxyUrl === undefined || target.protocol !== 'https:' || bypassesProxy(url, noProxy)) {
@@ -131,9 +138,15 @@ export function isPem(value: string): boolean {
   return value.includes('-----BEGIN');
 }
 
-/** @param value PEM, or the path of a file with it */
+/**
+ * @param value PEM, or the path of a file with it
+ * @throws {Error} for what is no file, or much too large for one
+ */
 export function readPem(value: string): string | Buffer {
-  return isPem(value) ? value : readFileSync(value);
+  if (isPem(value)) return value;
+  const stat = statSync(value);
+  if (!stat.isFile() || stat.size > PEM_BYTES_MAX) throw new Error(`${value} is no PEM file`);
+  return readFileSync(value);
 }
 
 function tlsGroup(socket: TLSSocket): string | undefined {

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, X509Certificate } from 'node:crypto';
 import { createSecureContext } from 'node:tls';
 import { Type, type Static, type TSchema } from 'typebox';
 import { DEPLOYMENT_ID_PATTERN, MAX_CONCURRENCY_DEFAULT, type Deployment } from '../catalogue/catalogue.ts';
@@ -13,6 +13,7 @@ const Pem = (what: string) => Optional(Type.String({ minLength: 1, maxLength: PE
 
 const FIELDS = {
   model: plainText(256, 'Alias or id of the model that it serves; * for all of them'),
+  models: Optional(Type.Array(plainText(256), { minItems: 1, maxItems: 64, description: 'Several of them, in place of model' })),
   base_url: plainText(2_048, 'With the version path, such as https://us.api.x.ai/v1; "env" for XAI_API_ENDPOINT with its key'),
   upstream_model: Optional(plainText(256, 'What the model is called there')),
   api_key: Optional(Type.String({ pattern: '^[\\x21-\\x7e]{1,4096}$', description: 'Sealed (enc:v1:…) for the name deployment/<id>/api_key; a plain one is sealed before it is stored' })),
@@ -40,7 +41,7 @@ export function toDeployment(id: string, definition: DeploymentDefinition, allow
   return {
     id,
     baseUrl: baseUrl === 'env' ? undefined : baseUrl.replace(/\/+$/, ''),
-    models: [definition.model],
+    models: definition.models ?? [definition.model],
     upstreamModel: definition.upstream_model ?? undefined,
     region: definition.region ?? 'global',
     accelerator: definition.accelerator ?? 'shared',
@@ -57,7 +58,8 @@ export function toDeployment(id: string, definition: DeploymentDefinition, allow
 /** The inverse, for deployments of `config/models.yaml`, which an admin may override field by field. */
 export function toDefinition(deployment: Deployment): DeploymentDefinition {
   return {
-    model: deployment.models.length === 1 ? deployment.models[0]! : '*',
+    model: deployment.models[0]!,
+    ...(deployment.models.length === 1 ? {} : { models: [...deployment.models] }),
     base_url: deployment.baseUrl ?? 'env',
     region: deployment.region, accelerator: deployment.accelerator, weight: deployment.weight, max_concurrency: deployment.maxConcurrency, price_percent: Number(deployment.pricePercent),
     ...(deployment.upstreamModel === undefined ? {} : { upstream_model: deployment.upstreamModel }),
@@ -77,6 +79,7 @@ export function assertTlsMaterial(tls: { cert: string | undefined; key: string |
   if ((tls.cert === undefined) !== (tls.key === undefined)) throw new GatewayError('invalid_request', { publicMessage: 'tls.cert and tls.key: give both or neither.', param: 'tls' });
   try {
     const read = (value: string | undefined): string | Buffer | undefined => (value === undefined ? undefined : readPem(value));
+    if (tls.ca !== undefined) void new X509Certificate(readPem(tls.ca)); // a context takes a CA that it cannot read, and trusts nobody then
     createSecureContext(Object.fromEntries(Object.entries({ cert: read(tls.cert), key: read(tls.key), ca: read(tls.ca) }).filter(([, value]) => value !== undefined)));
   } catch (cause) {
     throw new GatewayError('invalid_request', { publicMessage: 'tls: certificate, key and CA cannot be read, or do not belong together.', param: 'tls', cause });

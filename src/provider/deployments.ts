@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { DataSource, EntityManager } from 'typeorm';
 import type { Catalogue, Deployment } from '../catalogue/catalogue.ts';
+import type { Env } from '../env.ts';
 import type { LocalSeal } from '../secrets/local-seal.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import { notify, type Notifications } from '../shared/notifications.ts';
@@ -8,6 +9,7 @@ import { isPem } from './connector.ts';
 import { assertTlsMaterial, toDefinition, toDeployment, type DeploymentDefinition } from './deployment-definition.ts';
 import { apiKeyName, openedTlsKey, tlsKeyName } from './deployment-secrets.ts';
 import { egressFault } from './egress.ts';
+import { bypassesProxy } from './proxy-bypass.ts';
 import type { Shards } from './shards.ts';
 import { StoredDeployment } from './stored-deployment.ts';
 
@@ -31,6 +33,7 @@ type Alongside = (manager: EntityManager, before: DeploymentDefinition | null, a
  */
 export class Deployments {
   readonly #builtIn: ReadonlyMap<string, Deployment>;
+  readonly #allowedOrigins: readonly string[];
   #stored: readonly StoredDeployment[] = [];
   #signature = '';
   #timer: NodeJS.Timeout | undefined;
@@ -40,10 +43,12 @@ export class Deployments {
     private readonly catalogue: Catalogue,
     private readonly shards: Shards,
     private readonly seal: () => LocalSeal,
-    private readonly allowedOrigins: readonly string[],
+    private readonly egress: Env['egress'],
     private readonly logger: Logger,
   ) {
     this.#builtIn = new Map(catalogue.deployments.map((deployment) => [deployment.id, deployment]));
+    // What stands in the reviewed file is the operator's word, as EGRESS_ALLOW is.
+    this.#allowedOrigins = [...egress.allowedOrigins, ...catalogue.deployments.flatMap(({ baseUrl }) => (baseUrl === undefined ? [] : new URL(baseUrl).origin))];
   }
 
   async open(notifications: Notifications): Promise<void> {
@@ -84,7 +89,8 @@ export class Deployments {
     await this.dataSource.transaction(async (manager) => {
       const inserted = await manager.createQueryBuilder().insert().into(StoredDeployment).values({ id, definition: sealed }).orIgnore().returning('id').execute();
       if ((inserted.raw as unknown[]).length === 0) throw new GatewayError('already_exists', { publicMessage: `There is a deployment ${JSON.stringify(id)} already. Change it by PATCH.`, param: 'id' });
-      await alongside(manager, null, sealed);
+      const builtIn = this.#builtIn.get(id);
+      await alongside(manager, builtIn === undefined ? null : toDefinition(builtIn), sealed);
       await notify(manager, TOPIC);
     });
     await this.refresh();
@@ -93,12 +99,13 @@ export class Deployments {
 
   /** A deployment of the reviewed file that is changed becomes one of the admin API's. */
   async update(id: string, change: Partial<DeploymentDefinition>, alongside: Alongside): Promise<DeploymentRecord> {
+    this.find(id);
     await this.dataSource.transaction(async (manager) => {
       const stored = await manager.findOne(StoredDeployment, { where: { id }, lock: { mode: 'pessimistic_write' } });
       const builtIn = this.#builtIn.get(id);
       const before = stored?.definition ?? (builtIn && toDefinition(builtIn));
       if (before === undefined) throw notFound();
-      const after = this.#checked(id, { ...before, ...change });
+      const after = this.#checked(id, { ...before, ...(change.model === undefined ? {} : { models: null }), ...change });
       if (stored) await manager.update(StoredDeployment, { id }, { definition: after });
       else await manager.insert(StoredDeployment, { id, definition: after });
       await alongside(manager, before, after);
@@ -110,6 +117,7 @@ export class Deployments {
 
   /** Where the reviewed file has one of the same id, that one serves again. */
   async remove(id: string, alongside: Alongside): Promise<void> {
+    this.find(id);
     await this.dataSource.transaction(async (manager) => {
       const stored = await manager.findOne(StoredDeployment, { where: { id }, lock: { mode: 'pessimistic_write' } });
       if (!stored) {
@@ -134,17 +142,38 @@ export class Deployments {
     const overridden = new Set(stored.map(({ id }) => id));
     const wanted = [
       ...[...this.#builtIn.values()].filter(({ id }) => !overridden.has(id)),
-      ...stored.map(({ id, definition }) => toDeployment(id, definition, this.allowedOrigins)),
+      ...stored.filter((one) => this.#mayBeCalled(one)).map(({ id, definition }) => toDeployment(id, definition, this.#allowedOrigins)),
     ];
     this.catalogue.useDeployments(this.shards.use(wanted));
   }
 
+  /** Settings may have changed since it was stored. */
+  #mayBeCalled({ id, definition }: StoredDeployment): boolean {
+    const fault = this.#egressFault(definition.base_url);
+    if (fault !== undefined) this.logger.error({ deployment: id }, `deployments: one is out of service: base_url ${fault}`);
+    return fault === undefined;
+  }
+
+  #egressFault(baseUrl: string): string | undefined {
+    if (baseUrl === 'env') return undefined;
+    const fault = egressFault(baseUrl, this.#allowedOrigins);
+    if (fault !== undefined) return fault;
+    const url = new URL(baseUrl);
+    const proxied = this.egress.proxyUrl !== undefined && url.protocol === 'https:' && !bypassesProxy(url, this.egress.noProxy);
+    // The proxy resolves the name, so that nobody here sees where it leads.
+    return proxied && !this.#allowedOrigins.includes(url.origin) ? 'goes through HTTPS_PROXY, so its origin must stand in EGRESS_ALLOW' : undefined;
+  }
+
   /** What may be stored: reachable by the rules, of a known model, its secrets sealed. */
   #checked(id: string, { api_key: apiKey, tls, ...rest }: DeploymentDefinition): DeploymentDefinition {
-    const { base_url: baseUrl, model } = rest;
-    const fault = baseUrl === 'env' ? undefined : egressFault(baseUrl, this.allowedOrigins);
+    const { base_url: baseUrl, model, models } = rest;
+    const fault = this.#egressFault(baseUrl);
     if (fault !== undefined) throw new GatewayError('invalid_request', { publicMessage: `base_url ${fault}.`, param: 'base_url' });
-    if (model !== '*' && !this.catalogue.resolve(model)) throw new GatewayError('invalid_request', { publicMessage: `config/models.yaml has no model ${JSON.stringify(model)}.`, param: 'model' });
+    if (baseUrl === 'env' && ((apiKey ?? null) !== null || (tls ?? null) !== null)) {
+      throw new GatewayError('invalid_request', { publicMessage: 'base_url "env" comes with the key and the certificate of the environment. Leave api_key and tls out, or give the URL.', param: 'base_url' });
+    }
+    const unknown = (models ?? [model]).find((name) => name !== '*' && !this.catalogue.resolve(name));
+    if (unknown !== undefined) throw new GatewayError('invalid_request', { publicMessage: `config/models.yaml has no model ${JSON.stringify(unknown)}.`, param: 'model' });
     const material = { cert: tls?.cert ?? undefined, key: tls?.key ?? undefined, ca: tls?.ca ?? undefined };
     const sealedTlsKey = material.key === undefined || !(isPem(material.key) || material.key.startsWith('enc:')) ? material.key : this.#sealed(tlsKeyName(id), material.key, 'tls.key');
     if (tls !== undefined && tls !== null) assertTlsMaterial({ ...material, key: openedTlsKey(this.seal, id, sealedTlsKey) });

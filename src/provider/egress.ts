@@ -6,10 +6,10 @@ import { isLoopback } from '../shared/loopback.ts';
 const NOT_PUBLIC = new BlockList();
 for (const [network, bits] of [
   ['0.0.0.0', 8], ['10.0.0.0', 8], ['100.64.0.0', 10], ['127.0.0.0', 8], ['169.254.0.0', 16], ['172.16.0.0', 12], ['192.0.0.0', 24], ['192.0.2.0', 24],
-  ['192.168.0.0', 16], ['198.18.0.0', 15], ['198.51.100.0', 24], ['203.0.113.0', 24], ['224.0.0.0', 4], ['240.0.0.0', 4],
+  ['192.168.0.0', 16], ['192.88.99.0', 24], ['198.18.0.0', 15], ['198.51.100.0', 24], ['203.0.113.0', 24], ['224.0.0.0', 4], ['240.0.0.0', 4],
 ] as const) NOT_PUBLIC.addSubnet(network, bits, 'ipv4');
 for (const [network, bits] of [
-  ['::', 96], ['::1', 128], ['64:ff9b:1::', 48], ['100::', 64], ['2001:db8::', 32], ['fc00::', 7], ['fe80::', 10], ['fec0::', 10], ['ff00::', 8], ['2002::', 16], ['2001::', 32],
+  ['::', 96], ['::1', 128], ['64:ff9b:1::', 48], ['100::', 64], ['100:0:0:1::', 64], ['2001:2::', 48], ['2001:20::', 28], ['2001:db8::', 32], ['3fff::', 20], ['5f00::', 16], ['fc00::', 7], ['fe80::', 10], ['fec0::', 10], ['ff00::', 8], ['2002::', 16], ['2001::', 32],
 ] as const) NOT_PUBLIC.addSubnet(network, bits, 'ipv6');
 
 /**
@@ -36,10 +36,11 @@ export function egressFault(baseUrl: string, allowed: readonly string[]): string
   const url = new URL(baseUrl);
   if (url.username !== '' || url.password !== '') return 'has credentials in it; they belong into api_key';
   if (url.search !== '' || url.hash !== '' || /[?#]/.test(baseUrl)) return 'has a query or a fragment';
+  if (url.protocol !== 'https:' && url.protocol !== 'http:') return 'is not https';
   if (allowed.includes(url.origin)) return undefined;
   if (url.protocol !== 'https:') return 'is not https, and its origin is not in EGRESS_ALLOW';
-  const host = url.hostname.replace(/^\[|\]$/g, '');
-  if (isLoopback(host) || (isIP(host) !== 0 && !isPublicAddress(host))) return 'is not public, and its origin is not in EGRESS_ALLOW';
+  const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.+$/, '').toLowerCase();
+  if (isLoopback(host) || host.endsWith('.localhost') || (isIP(host) !== 0 && !isPublicAddress(host))) return 'is not public, and its origin is not in EGRESS_ALLOW';
   return undefined;
 }
 

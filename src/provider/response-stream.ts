@@ -3,7 +3,7 @@ import type { AnswerReader } from './answer-reader.ts';
 import { errorFromAnswer, type GrokApiError } from './grok-errors.ts';
 import { readResponseUsage } from './grok-usage.ts';
 import { stringEnd } from '../shared/json-string.ts';
-import { badStream, firstMarkedFrame, frameData, frameEnd, isPing, isRecord, parseFrameData, WholeFrames } from './sse-frames.ts';
+import { badStream, frameData, frameEnd, isPing, isRecord, MarkedFrames, parseFrameData, WholeFrames } from './sse-frames.ts';
 
 const NOTHING = Buffer.alloc(0);
 const COLON = 0x3a;
@@ -16,6 +16,8 @@ const FRAME_BYTES_MAX = 48 * 1024 * 1024;
 /** What only events with output have. */
 const DELTA = Buffer.from('"delta":');
 const OUTPUT_ITEM = Buffer.from('output_item.');
+/** An event says what it is within so many bytes; later ones may be anybody's text. */
+const TYPE_BYTES = 96;
 const QUOTE = 0x22;
 
 /**
@@ -58,7 +60,7 @@ export class ResponseStreamReader implements AnswerReader {
   assertWhole(): void {
     const { rest } = this.#frames;
     if (this.#ended) {
-      if (rest.length > 0) this.#held.push(rest); // the end is here, whatever becomes of [DONE]
+      if (rest.length > 0 && !isPing(rest)) this.#held.push(rest); // the end is here, whatever becomes of [DONE]
     } else if (rest.toString().trim() !== '') {
       // A last event may lack its blank line; one that was cut is no JSON.
       if (this.#passes(rest) && !this.#ended) throw badStream('the stream ended in the middle of an event');
@@ -74,8 +76,9 @@ export class ResponseStreamReader implements AnswerReader {
   #readFrames(buffer: Buffer): Buffer {
     const forward: Buffer[] = [];
     let runStart = 0;
+    const marked = new MarkedFrames(buffer, MARKS);
     for (let start = 0; start < buffer.length && !this.failure; ) {
-      const plainUntil = this.#ended ? start : firstMarkedFrame(buffer, start, MARKS);
+      const plainUntil = this.#ended ? start : marked.from(start);
       this.#count(buffer, start, plainUntil);
       if (plainUntil === buffer.length) break;
       const end = frameEnd(buffer, plainUntil);
@@ -122,7 +125,7 @@ export class ResponseStreamReader implements AnswerReader {
 
   /** Before any output it is as free as an error with a status of its own. */
   #fail(body: unknown): void {
-    this.failure = errorFromAnswer(200, JSON.stringify(body), {}, this.begun || this.usage !== undefined ? 'mid-stream' : 'answer');
+    this.failure = errorFromAnswer(200, JSON.stringify(body), {}, this.begun || this.#ended || this.usage !== undefined ? 'mid-stream' : 'answer');
   }
 
   #hold(frame: Buffer): false {
@@ -142,7 +145,7 @@ export class ResponseStreamReader implements AnswerReader {
   #countFrame(frame: Buffer): void {
     const delta = frame.indexOf(DELTA);
     if (delta === -1) {
-      this.begun ||= frame.includes(OUTPUT_ITEM);
+      this.begun ||= frame.subarray(0, TYPE_BYTES).includes(OUTPUT_ITEM);
       return;
     }
     this.begun = true;
@@ -158,8 +161,9 @@ export class ResponseAssembly {
 
   /** Takes whole frames, such as `ResponseStreamReader` forwards. */
   push(frames: Buffer): void {
+    const marked = new MarkedFrames(frames, MARKS);
     for (let start = 0; start < frames.length; ) {
-      const at = firstMarkedFrame(frames, start, MARKS);
+      const at = marked.from(start);
       if (at === frames.length) return;
       const end = frameEnd(frames, at);
       const data = frameData(frames.subarray(at, end));

@@ -67,6 +67,7 @@ export class Shards {
       try {
         const shard = kept !== undefined && sameUpstream(kept.deployment, deployment) ? kept : this.#open(deployment);
         shard.deployment = deployment;
+        if (kept?.openMs === Number.POSITIVE_INFINITY) shard.setBreaker(kept.breaker); // an admin's word holds, whatever else changes
         this.#shards.set(deployment.id, shard);
         usable.push(deployment);
       } catch (error) {

@@ -56,14 +56,31 @@ export function frameEnd(buffer: Buffer, start: number): number {
   return buffer.length;
 }
 
-/** Where the first frame with one of the marks begins, from `start` on; the buffer's end where none has one. Searched natively, not frame by frame. */
-export function firstMarkedFrame(buffer: Buffer, start: number, marks: readonly Buffer[]): number {
-  let first = buffer.length;
-  for (const mark of marks) {
-    const at = buffer.indexOf(mark, start);
-    if (at !== -1 && at < first) first = at;
+/** Finds the frames of a buffer that have one of some marks: natively, not frame by frame, and each mark once, however many frames there are. */
+export class MarkedFrames {
+  readonly #next: number[];
+
+  constructor(
+    private readonly buffer: Buffer,
+    private readonly marks: readonly Buffer[],
+  ) {
+    this.#next = marks.map(() => -1);
   }
-  return first === buffer.length ? first : Math.max(start, lastFrameEnd(buffer.subarray(0, first)));
+
+  /** Where the first of them begins, from `start` on, which only grows; the buffer's end where there is none. */
+  from(start: number): number {
+    let first = this.buffer.length;
+    for (const [index, mark] of this.marks.entries()) {
+      let at = this.#next[index]!;
+      if (at < start) {
+        at = this.buffer.indexOf(mark, start);
+        if (at === -1) at = this.buffer.length;
+        this.#next[index] = at;
+      }
+      if (at < first) first = at;
+    }
+    return first === this.buffer.length ? first : Math.max(start, lastFrameEnd(this.buffer.subarray(0, first)));
+  }
 }
 
 /** The data of a frame: its `data:` lines joined; empty for a comment. */

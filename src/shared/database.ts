@@ -1,6 +1,9 @@
 import { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { DataSource } from 'typeorm';
+import { ApiKeyEntity } from '../auth/api-key-entity.ts';
+import { PolicyEntity } from '../auth/policy-entity.ts';
+import { RevocationEntity } from '../auth/revocation-entity.ts';
 import { Budget } from '../cost/budget.ts';
 import { StoredDeployment } from '../provider/stored-deployment.ts';
 import { Tenant } from '../tenants/tenant.ts';
@@ -21,7 +24,7 @@ export function createPool(databaseUrl: string, logger: Logger): Pool {
 /** TypeORM's data source, for the admin API's entities. */
 export function createDataSource(databaseUrl: string, logger: Logger): DataSource {
   return new DataSource({
-    type: 'postgres', url: databaseUrl, entities: [Tenant, Budget, StoredDeployment], applicationName: 'novix-admin', connectTimeoutMS: CONNECT_TIMEOUT_MS,
+    type: 'postgres', url: databaseUrl, entities: [Tenant, Budget, StoredDeployment, PolicyEntity, RevocationEntity, ApiKeyEntity], applicationName: 'novix-admin', connectTimeoutMS: CONNECT_TIMEOUT_MS,
     poolErrorHandler: (error: unknown) => logger.warn({ err: error }, 'database: an idle connection broke'),
     extra: { max: 4, statement_timeout: STATEMENT_TIMEOUT_MS, query_timeout: STATEMENT_TIMEOUT_MS, idle_in_transaction_session_timeout: STATEMENT_TIMEOUT_MS },
   });

@@ -40,13 +40,12 @@ export class ErrorFilter implements ExceptionFilter {
   }
 
   #record(error: GatewayError, request: FastifyRequest): void {
-    const { internal } = error;
     this.refusals.record({
       id: uuid(), phase: 'refusal', timeMs: this.clock.nowMs(), requestId: request.id, actor: actorOf(request.principal),
       // A path that is no route may hold anything; it is not repeated.
       operation: request.routeOptions.url === undefined ? `${request.method} (no route)` : `${request.method} ${request.routeOptions.url}`,
       ip: request.ip, httpStatus: error.status, errorCode: error.code, activity: 'create',
-      details: { ...(error.decisionId === undefined ? {} : { decision: { id: error.decisionId, revision: internal?.['revision'], policy: internal?.['policy'], rule: internal?.['rule'] } }), param: error.param ?? undefined },
+      details: { decision: error.decision, param: error.param ?? undefined },
     });
   }
 }

@@ -58,7 +58,7 @@ describe('errorBody', () => {
 
   it('names the decision of a 403', () => {
     const denied = make('policy_denied');
-    denied.decisionId = 'd-1';
+    denied.decision = { id: 'd-1', revision: 'r' };
     expect(errorBody(denied).error.decision_id).toBe('d-1');
   });
 

@@ -33,6 +33,19 @@ export type ErrorCode = keyof typeof ERROR_TABLE;
 
 export const ERROR_CODES = Object.keys(ERROR_TABLE) as ErrorCode[];
 
+/** An access decision as it is recorded. */
+export interface DecisionRecord {
+  id: string;
+  revision: string;
+  policy?: string | undefined;
+  rule?: string | undefined;
+  /** What it would have been with the shadowed rules, where that differs. */
+  shadow?: { allowed: boolean; policy: string | undefined; rule: string | undefined } | undefined;
+  /** What rules could ask about, and what of it belongs to each deployment. */
+  attributes?: Readonly<Record<string, unknown>>;
+  deployments?: readonly Readonly<Record<string, unknown>>[];
+}
+
 export interface GatewayErrorOptions {
   /** What happened and what to do, for the caller. Never provider text, SQL or a secret. */
   publicMessage: string;
@@ -56,8 +69,8 @@ export class GatewayError extends Error {
   readonly internal: Record<string, unknown> | undefined;
   /** Whether a client that waits and tries again may succeed. */
   readonly retryable: boolean;
-  /** Id of the access decision, where one was taken; becomes part of a 403. */
-  decisionId: string | undefined;
+  /** The access decision, where one was taken. Its id becomes part of a 403, all of it goes on record. */
+  decision: DecisionRecord | undefined;
   /** Whether the audit log has it already, as the outcome of an admitted call. */
   recorded = false;
 
@@ -81,7 +94,7 @@ export interface ErrorBody {
 
 export function errorBody(error: GatewayError): ErrorBody {
   const body: ErrorBody = { error: { message: error.message, type: error.type, code: error.code, param: error.param } };
-  if (error.decisionId !== undefined) body.error.decision_id = error.decisionId;
+  if (error.decision !== undefined) body.error.decision_id = error.decision.id;
   return body;
 }
 

@@ -13,6 +13,14 @@ export class Tenant {
   @Column('text')
   tier: TierName;
 
+  /** What the tenant's data is at least: callers can only say more. */
+  @Column('text', { name: 'data_class' })
+  dataClass: 'public' | 'internal' | 'confidential' | 'restricted';
+
+  /** Whether its tokens must be bound to a client certificate (RFC 8705). */
+  @Column('boolean', { name: 'bound_tokens' })
+  boundTokens: boolean;
+
   @CreateDateColumn({ name: 'created_at', type: 'timestamptz' })
   createdAt: Date;
 

@@ -11,16 +11,20 @@ import { plainText } from '../shared/plain-text.ts';
 import { readPage, toPage } from '../shared/paging.ts';
 import { ValidatedBody } from '../shared/validated-body.ts';
 import { TenantDirectory } from './tenant-directory.ts';
-import { TENANT_ID_PATTERN } from './tenant.ts';
+import { TENANT_ID_PATTERN, type Tenant } from './tenant.ts';
 import { Tenants, tenantView } from './tenants.ts';
 import { oneOf } from '../shared/one-of.ts';
 
 const Name = plainText(200);
 const Tier = oneOf(TIER_NAMES);
-export const NewTenantBody = Type.Object({ id: Type.String({ pattern: TENANT_ID_PATTERN }), name: Name, tier: Tier }, { additionalProperties: false });
-export const TenantPatchBody = Type.Object({ name: Type.Optional(Name), tier: Type.Optional(Tier) }, { additionalProperties: false, minProperties: 1 });
+const Settings = {
+  data_class: Type.Optional(oneOf(['public', 'internal', 'confidential', 'restricted'])),
+  bound_tokens: Type.Optional(Type.Boolean({ description: 'Whether its tokens must be bound to a client certificate' })),
+};
+export const NewTenantBody = Type.Object({ id: Type.String({ pattern: TENANT_ID_PATTERN }), name: Name, tier: Tier, ...Settings }, { additionalProperties: false });
+export const TenantPatchBody = Type.Object({ name: Type.Optional(Name), tier: Type.Optional(Tier), ...Settings }, { additionalProperties: false, minProperties: 1 });
 export const TenantAnswer = Type.Object({
-  id: Type.String(), name: Name, tier: Tier, created_at: Type.String({ format: 'date-time' }), updated_at: Type.String({ format: 'date-time' }),
+  id: Type.String(), name: Name, tier: Tier, ...Settings, created_at: Type.String({ format: 'date-time' }), updated_at: Type.String({ format: 'date-time' }),
 });
 
 const newTenant = new ValidatedBody(NewTenantBody);
@@ -43,7 +47,8 @@ export class TenantsController {
   @ApiJsonBody(NewTenantBody)
   @ApiAnswers(201, TenantAnswer, [400, 403, 409])
   async create(@Req() request: FastifyRequest): Promise<Record<string, unknown>> {
-    const fields = await newTenant.read(request);
+    const { data_class: dataClass, bound_tokens: boundTokens, ...rest } = await newTenant.read(request);
+    const fields = { ...rest, ...settings(dataClass, boundTokens) };
     const created = await this.tenants.create(fields, (manager, tenant) =>
       recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'create', object: { type: 'tenant', id: tenant.id }, before: null, after: tenantView(tenant) }));
     await this.directory.refresh();
@@ -68,10 +73,15 @@ export class TenantsController {
   @ApiJsonBody(TenantPatchBody)
   @ApiAnswers(200, TenantAnswer, [400, 403, 404])
   async update(@Req() request: FastifyRequest, @Param('id') id: string): Promise<Record<string, unknown>> {
-    const change = await tenantPatch.read(request);
+    const { data_class: dataClass, bound_tokens: boundTokens, ...rest } = await tenantPatch.read(request);
+    const change = { ...rest, ...settings(dataClass, boundTokens) };
     const updated = await this.tenants.update(id, change, (manager, before, after) =>
       recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'update', object: { type: 'tenant', id }, before: tenantView(before), after: tenantView(after) }));
     await this.directory.refresh();
     return tenantView(updated);
   }
+}
+
+function settings(dataClass: Tenant['dataClass'] | undefined, boundTokens: boolean | undefined): Partial<Pick<Tenant, 'dataClass' | 'boundTokens'>> {
+  return { ...(dataClass === undefined ? {} : { dataClass }), ...(boundTokens === undefined ? {} : { boundTokens }) };
 }

@@ -5,7 +5,7 @@ import { Tenant, TENANT_ID_PATTERN } from './tenant.ts';
 
 const TENANT_ID = new RegExp(TENANT_ID_PATTERN);
 
-export type TenantFields = Pick<Tenant, 'id' | 'name' | 'tier'>;
+export type TenantFields = Pick<Tenant, 'id' | 'name' | 'tier'> & Partial<Pick<Tenant, 'dataClass' | 'boundTokens'>>;
 
 /** Reads and writes tenants for the admin API. */
 export class Tenants {
@@ -35,7 +35,7 @@ export class Tenants {
     return this.dataSource.getRepository(Tenant).find({ where: page.after === undefined ? {} : { id: MoreThan(page.after) }, order: { id: 'ASC' }, take: page.limit + 1 });
   }
 
-  async update(id: string, change: Partial<Pick<Tenant, 'name' | 'tier'>>, alongside: (manager: EntityManager, before: Tenant, after: Tenant) => Promise<void>): Promise<Tenant> {
+  async update(id: string, change: Partial<Pick<Tenant, 'name' | 'tier' | 'dataClass' | 'boundTokens'>>, alongside: (manager: EntityManager, before: Tenant, after: Tenant) => Promise<void>): Promise<Tenant> {
     return this.dataSource.transaction(async (manager) => {
       const before = TENANT_ID.test(id) ? await manager.findOne(Tenant, { where: { id }, lock: { mode: 'pessimistic_write' } }) : null;
       if (!before) throw notFound();
@@ -48,7 +48,7 @@ export class Tenants {
 }
 
 export function tenantView(tenant: Tenant): Record<string, unknown> {
-  return { id: tenant.id, name: tenant.name, tier: tenant.tier, created_at: tenant.createdAt.toISOString(), updated_at: tenant.updatedAt.toISOString() };
+  return { id: tenant.id, name: tenant.name, tier: tenant.tier, data_class: tenant.dataClass, bound_tokens: tenant.boundTokens, created_at: tenant.createdAt.toISOString(), updated_at: tenant.updatedAt.toISOString() };
 }
 
 function notFound(): GatewayError {

@@ -2,7 +2,7 @@ import { Controller, Get, Inject, Param, Req } from '@nestjs/common';
 import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
 import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
-import { DecisionPoint } from '../../auth/decision-point.ts';
+import { AccessRules } from '../../auth/access-rules.ts';
 import type { Principal } from '../../auth/principal.ts';
 import { Invoke } from '../../auth/route-access.ts';
 import { Catalogue, type ResolvedModel } from '../../catalogue/catalogue.ts';
@@ -37,7 +37,7 @@ export const LanguageModelSchema = Type.Object({
 export class ModelsController {
   constructor(
     @Inject(Catalogue) private readonly catalogue: Catalogue,
-    @Inject(DecisionPoint) private readonly decisions: DecisionPoint,
+    @Inject(AccessRules) private readonly rules: AccessRules,
     @Inject(TIERS) private readonly tiers: Tiers,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
@@ -85,7 +85,7 @@ export class ModelsController {
     const capability = model.model.endpoints.includes('images') ? 'image_output' : model.model.endpoints.includes('embeddings') ? 'embeddings' : 'text';
     try {
       const plan = planCall(model, candidatesFor(this.catalogue, [model]), { ...NO_COST, maxOutputTokens: 1 }, { maxTokensCap: 1, maxCostTicks: undefined });
-      authorize(this.decisions, this.tiers, principal, plan, { stream: false, dataClass: 'internal', capabilities: [capability], storage: 'none' }, { ip, timeMs: this.clock.nowMs() });
+      authorize(this.rules.pointFor(principal.tenantId), this.tiers, principal, plan, { stream: false, dataClass: principal.dataClass, capabilities: [capability], storage: 'none' }, { ip, timeMs: this.clock.nowMs() });
       return true;
     } catch (error) {
       if (error instanceof GatewayError && error.code === 'policy_denied') return false;
