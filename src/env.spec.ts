@@ -31,7 +31,7 @@ describe('parseEnv', () => {
       egress: { proxyUrl: undefined, noProxy: undefined, allowedOrigins: [] }, keyFile: undefined,
       defaults: { model: 'grok-beta', maxTokensCap: 32_768, temperature: undefined, topP: undefined, frequencyPenalty: undefined, presencePenalty: undefined },
       identity: { issuer: 'https://idp.example', audience: 'novix', jwksUri: 'https://idp.example/jwks', jwksFile: undefined, algorithms: ['ES256', 'PS256', 'RS256', 'EdDSA'] },
-      authFailuresPerMinute: 600, databaseUrl: DATABASE.DATABASE_URL, dataDir: '.novix', configDir: undefined, spoolDir: '.novix/spool', drainDelayMs: 5_000, shutdownGraceMs: 30_000, logLevel: 'info',
+      issuers: [], authFailuresPerMinute: 600, databaseUrl: DATABASE.DATABASE_URL, dataDir: '.novix', configDir: undefined, spoolDir: '.novix/spool', drainDelayMs: 5_000, shutdownGraceMs: 30_000, logLevel: 'info',
     });
   });
 

@@ -1,5 +1,6 @@
 import { ConfigModule } from '@nestjs/config';
 import { isIP } from 'node:net';
+import { loadIssuers, SIGNATURE_ALGORITHMS, type IssuerSettings } from './auth/identity-config.ts';
 import { isLoopback } from './shared/loopback.ts';
 
 /** Settings of the process, parsed once. Durations end in `Ms`, sizes in `Bytes`. */
@@ -43,8 +44,10 @@ export interface Env {
     frequencyPenalty: number | undefined;
     presencePenalty: number | undefined;
   };
-  /** Undefined: the sandbox's local issuer. */
-  identity: { issuer: string; audience: string; jwksUri: string | undefined; jwksFile: string | undefined; algorithms: readonly string[] } | undefined;
+  /** Of `AUTH_*`. */
+  identity: IssuerSettings | undefined;
+  /** Of `config/identity.yaml`. Without any of either, the sandbox's local issuer serves. */
+  issuers: readonly IssuerSettings[];
   authFailuresPerMinute: number;
   databaseUrl: string | undefined;
   dataDir: string;
@@ -84,14 +87,14 @@ const KNOWN_NAMES = [
 ];
 /** Settings whose meaning has not been built. To ignore one would be less safe than to refuse it. */
 const NOT_YET = ['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'REDIS_URL', 'TRUSTED_PROXIES'];
-const ALGORITHMS = ['ES256', 'ES384', 'ES512', 'PS256', 'PS384', 'PS512', 'RS256', 'RS384', 'RS512', 'EdDSA', 'Ed25519'];
 const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
 export const XAI_ENDPOINT_DEFAULT = 'https://api.x.ai/v1';
 
 /** Reads `.env` and the environment, with `${VAR}` expanded. The only place that touches `process.env`. */
 export async function loadEnv(): Promise<{ env: Env; sandbox: SandboxParts }> {
   await ConfigModule.forRoot({ expandVariables: true });
-  const env = parseEnv(process.env);
+  const configDir = process.env['NOVIX_CONFIG_DIR']?.trim();
+  const env = parseEnv(process.env, loadIssuers(configDir === '' ? undefined : configDir));
   return { env, sandbox: sandboxParts(env) };
 }
 
@@ -100,7 +103,7 @@ export async function loadEnv(): Promise<{ env: Env; sandbox: SandboxParts }> {
  *
  * @throws {EnvError} with one line per fault, each naming the variable and what it takes, never its value where it may be secret
  */
-export function parseEnv(source: Readonly<Record<string, string | undefined>>): Env {
+export function parseEnv(source: Readonly<Record<string, string | undefined>>, issuers: readonly IssuerSettings[] = []): Env {
   const faults: string[] = [];
   const text = (name: string): string | undefined => {
     const value = source[name]?.trim();
@@ -180,6 +183,7 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>): 
       presencePenalty: number('XAI_PRESENCE_PENALTY', -2, 2, false),
     },
     identity: parseIdentity(text, faults),
+    issuers,
     authFailuresPerMinute: whole('AUTH_FAILURES_PER_MINUTE', 600, 1, 1_000_000),
     databaseUrl,
     dataDir: text('NOVIX_DATA_DIR') ?? '.novix',
@@ -198,7 +202,7 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>): 
 
 /** Which parts run in the sandbox: those that no setting names, outside production only. */
 export function sandboxParts(env: Env): SandboxParts {
-  return { database: env.databaseUrl === undefined, provider: env.provider.apiKey === undefined, identity: env.identity === undefined };
+  return { database: env.databaseUrl === undefined, provider: env.provider.apiKey === undefined, identity: env.identity === undefined && env.issuers.length === 0 };
 }
 
 export function anySandbox(parts: SandboxParts): boolean {
@@ -214,7 +218,7 @@ function unsafeCombinations(env: Env, source: Readonly<Record<string, string | u
   if (env.production) {
     if (parts.database) faults.push('DATABASE_URL: required in production');
     if (parts.provider) faults.push('XAI_API_KEY: required in production');
-    if (parts.identity) faults.push('AUTH_ISSUER, AUTH_AUDIENCE and AUTH_JWKS_URI or AUTH_JWKS_FILE: required in production');
+    if (parts.identity) faults.push('AUTH_ISSUER, AUTH_AUDIENCE and AUTH_JWKS_URI or AUTH_JWKS_FILE, or issuers in config/identity.yaml: required in production');
     return faults;
   }
   if (parts.identity && !parts.provider && !(isLoopback(env.http.host) && source['SANDBOX_ISSUER'] === 'yes')) {
@@ -232,8 +236,8 @@ function parseIdentity(text: (name: string) => string | undefined, faults: strin
   const jwksUri = text('AUTH_JWKS_URI');
   const jwksFile = text('AUTH_JWKS_FILE');
   const algorithms = (text('AUTH_ALGORITHMS') ?? 'ES256,PS256,RS256,EdDSA').split(',').map((name) => name.trim());
-  const refused = algorithms.filter((name) => !ALGORITHMS.includes(name));
-  if (refused.length > 0) faults.push(`AUTH_ALGORITHMS: not all of them are allowed; use some of ${ALGORITHMS.join(', ')}`);
+  const refused = algorithms.filter((name) => !(SIGNATURE_ALGORITHMS as readonly string[]).includes(name));
+  if (refused.length > 0) faults.push(`AUTH_ALGORITHMS: not all of them are allowed; use some of ${SIGNATURE_ALGORITHMS.join(', ')}`);
   if (issuer === undefined && audience === undefined && jwksUri === undefined && jwksFile === undefined) return undefined;
   if (issuer === undefined) faults.push('AUTH_ISSUER: missing, though other AUTH_ settings are given');
   if (audience === undefined) faults.push('AUTH_AUDIENCE: missing, though other AUTH_ settings are given');

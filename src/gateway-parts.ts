@@ -8,7 +8,8 @@ import { Sequencer } from './audit/sequencer.ts';
 import { AccessRules } from './auth/access-rules.ts';
 import { ApiKeys } from './auth/api-keys.ts';
 import { KeyPepper } from './auth/key-pepper.ts';
-import { TokenVerifier, type IdentitySettings } from './auth/token-verifier.ts';
+import { jwksFetch } from './auth/jwks-fetch.ts';
+import { TokenVerifier } from './auth/token-verifier.ts';
 import { VerifiedTokens } from './auth/verified-tokens.ts';
 import type { Catalogue } from './catalogue/catalogue.ts';
 import type { Tiers } from './catalogue/tiers.ts';
@@ -20,7 +21,7 @@ import { CompletionPipeline } from './completions/completion-pipeline.ts';
 import { RunningCalls } from './completions/running-calls.ts';
 import { OrphanSweeper } from './completions/orphan-sweeper.ts';
 import { checkConfigFiles } from './config-check.ts';
-import type { Env } from './env.ts';
+import { sandboxParts, type Env } from './env.ts';
 import { Health } from './health/health.ts';
 import { JournalMetrics } from './journal/journal-metrics.ts';
 import { Journal } from './journal/journal.ts';
@@ -42,13 +43,13 @@ const VERIFIED_TOKENS_MAX = 50_000;
 const LAST_OUTCOMES_MS = 6_000;
 
 /** Settings with nothing left open: what the environment says, or the sandbox supplies. */
-export type GatewaySettings = Env & { databaseUrl: string; provider: Env['provider'] & { apiKey: string }; identity: IdentitySettings };
+export type GatewaySettings = Env & { databaseUrl: string; provider: Env['provider'] & { apiKey: string } };
 
 /** Settings that need nothing of the sandbox. */
 export function completeSettings(env: Env): GatewaySettings {
-  const { databaseUrl, identity, provider } = env;
-  if (databaseUrl === undefined || identity === undefined || provider.apiKey === undefined) throw new Error('settings are incomplete'); // env.ts has refused this already
-  return { ...env, databaseUrl, identity, provider: { ...provider, apiKey: provider.apiKey } };
+  const { databaseUrl, provider } = env;
+  if (databaseUrl === undefined || provider.apiKey === undefined || sandboxParts(env).identity) throw new Error('settings are incomplete'); // env.ts has refused this already
+  return { ...env, databaseUrl, provider: { ...provider, apiKey: provider.apiKey } };
 }
 
 /** Everything the gateway is made of, beside HTTP. */
@@ -97,7 +98,9 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   await journal.open();
   const tenants = new TenantDirectory(dataSource, logger);
   await tenants.open();
-  const verifier = await TokenVerifier.create(settings.identity, logger);
+  const { identity, issuers } = settings;
+  const verifier = new TokenVerifier(identity === undefined ? issuers : [identity, ...issuers], jwksFetch(settings.egress), clock, logger);
+  await verifier.open();
   const verifiedTokens = new VerifiedTokens(VERIFIED_TOKENS_MAX);
   tenants.onChange(() => verifiedTokens.clear());
   const refusals = new Refusals(journal, clock, logger, registry);

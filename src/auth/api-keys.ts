@@ -69,7 +69,7 @@ export class ApiKeys {
     this.#noteUse(entity);
     return {
       tenantId: tenant.id, tier: tenant.tier, dataClass: tenant.dataClass, subject: entity.subject, roles: entity.roles.filter((role) => role !== 'platform-admin' || tenant.id === 'platform'),
-      attributes: entity.attributes, clientId: undefined, issuer: ISSUER, tokenId: entity.id, expiresAtMs: Math.min(endsAtMs, nowMs + REMEMBERED_MS), mtls: false,
+      attributes: entity.attributes, clientId: undefined, issuer: ISSUER, tokenId: entity.id, expiresAtMs: Math.min(endsAtMs, nowMs + REMEMBERED_MS), mtls: false, mustBeBound: tenant.boundTokens,
       keyId: entity.id, keyEndsAtMs: endsAtMs, models: entity.models ?? undefined,
     };
   }

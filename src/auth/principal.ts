@@ -29,6 +29,8 @@ export interface Principal {
   models?: readonly string[] | undefined;
   /** The certificate that the token is bound to (RFC 8705 `cnf.x5t#S256`), as hex. */
   boundTo?: string | undefined;
+  /** Whether its tenant takes bound credentials only. */
+  mustBeBound?: boolean;
 }
 
 /** A client certificate that was verified in the handshake, or by a proxy that is trusted. */

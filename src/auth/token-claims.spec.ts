@@ -34,7 +34,7 @@ describe('readClaims', () => {
 describe('toPrincipal', () => {
   it('takes identity from the token, and tier from the tenant', () => {
     expect(toPrincipal({ ...CLAIMS, roles: ['developer'], attrs: { department: 'bi' }, client_id: 'app' }, tenant('acme'))).toEqual({
-      tenantId: 'acme', tier: 'enterprise', dataClass: 'internal', subject: 'dev@acme.example', roles: ['developer'], attributes: { department: 'bi' }, clientId: 'app', issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1_796_000_600_000, mtls: false,
+      tenantId: 'acme', tier: 'enterprise', dataClass: 'internal', subject: 'dev@acme.example', roles: ['developer'], attributes: { department: 'bi' }, clientId: 'app', issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1_796_000_600_000, mtls: false, boundTo: undefined, mustBeBound: false,
     });
   });
 

@@ -18,6 +18,8 @@ const TokenClaims = Type.Object({
   roles: Type.Optional(Type.Array(Text, { maxItems: 64 })),
   attrs: Type.Optional(Type.Record(Text, Type.Union([AttributeText, Type.Number(), Type.Array(AttributeText, { maxItems: 64 })]))),
   client_id: Type.Optional(Text),
+  // A token that is bound to something which we cannot check is not accepted as if it were not.
+  cnf: Type.Optional(Type.Object({ 'x5t#S256': Type.String({ pattern: '^[A-Za-z0-9_-]{43}$' }) }, { additionalProperties: false })),
 });
 export type TokenClaims = Static<typeof TokenClaims>;
 
@@ -43,5 +45,7 @@ export function toPrincipal(claims: TokenClaims, tenant: Tenant): Principal {
     tokenId: claims.jti,
     expiresAtMs: claims.exp * 1000,
     mtls: false,
+    boundTo: claims.cnf === undefined ? undefined : Buffer.from(claims.cnf['x5t#S256'], 'base64url').toString('hex'),
+    mustBeBound: tenant.boundTokens,
   };
 }

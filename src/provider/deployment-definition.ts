@@ -5,7 +5,7 @@ import { DEPLOYMENT_ID_PATTERN, MAX_CONCURRENCY_DEFAULT, type Deployment } from 
 import { GatewayError } from '../shared/gateway-error.ts';
 import { oneOf } from '../shared/one-of.ts';
 import { plainText } from '../shared/plain-text.ts';
-import { readPem } from './connector.ts';
+import { readPem } from '../egress/connector.ts';
 
 const PEM_CHARS_MAX = 32_768;
 const Optional = <T extends TSchema>(schema: T) => Type.Optional(Type.Union([schema, Type.Null()]));

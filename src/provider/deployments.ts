@@ -5,11 +5,11 @@ import type { Env } from '../env.ts';
 import type { LocalSeal } from '../secrets/local-seal.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import { notify, type Notifications } from '../shared/notifications.ts';
-import { isPem } from './connector.ts';
+import { isPem } from '../egress/connector.ts';
 import { assertTlsMaterial, toDefinition, toDeployment, type DeploymentDefinition } from './deployment-definition.ts';
 import { apiKeyName, openedTlsKey, tlsKeyName } from './deployment-secrets.ts';
-import { egressFault } from './egress.ts';
-import { bypassesProxy } from './proxy-bypass.ts';
+import { egressFault } from '../egress/addresses.ts';
+import { bypassesProxy } from '../egress/proxy-bypass.ts';
 import type { Shards } from './shards.ts';
 import { StoredDeployment } from './stored-deployment.ts';
 

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { Transform } from 'node:stream';
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import { Agent, type Dispatcher } from 'undici';
-import { ConnectTimeoutError, createConnector, type ConnectorOptions } from './connector.ts';
+import { ConnectTimeoutError, createConnector, type ConnectorOptions } from '../egress/connector.ts';
 import { errorFromAnswer, timeoutError, transportError, type FailurePhase, type TimeoutKind } from './grok-errors.ts';
 
 /** Where calls go, with which credential. */

@@ -4,7 +4,7 @@ import type { Env } from '../env.ts';
 import type { LocalSeal } from '../secrets/local-seal.ts';
 import type { Clock } from '../shared/clock.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
-import type { ConnectorOptions } from './connector.ts';
+import type { ConnectorOptions } from '../egress/connector.ts';
 import { ConversationPlacement } from './conversation-placement.ts';
 import { GrokClient, type UpstreamTarget } from './grok-client.ts';
 import { apiKeyName, openedTlsKey } from './deployment-secrets.ts';

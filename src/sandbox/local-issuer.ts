@@ -4,7 +4,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { exportJWK, exportPKCS8, generateKeyPair, importPKCS8, SignJWT, type CryptoKey, type JWK } from 'jose';
 import { uuid } from '../shared/uuid.ts';
-import type { IdentitySettings } from '../auth/token-verifier.ts';
+import type { IssuerSettings } from '../auth/identity-config.ts';
 
 const ALGORITHM = 'ES256';
 const KEY_ID = 'sandbox-1';
@@ -54,7 +54,7 @@ export class LocalIssuer {
   }
 
   /** Serves the key set on loopback, as an identity provider does. */
-  async serve(): Promise<{ settings: IdentitySettings; url: string; close: () => Promise<void> }> {
+  async serve(): Promise<{ settings: IssuerSettings; url: string; close: () => Promise<void> }> {
     const jwks = JSON.stringify({ keys: [this.publicJwk] });
     const server: Server = createServer((request, response) => {
       if (request.method === 'GET' && request.url === '/.well-known/jwks.json') {

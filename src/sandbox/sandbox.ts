@@ -49,7 +49,7 @@ export async function startSandbox(env: Env, parts: SandboxParts): Promise<Sandb
     facts.push({ part: 'identity provider', address: served.url });
   }
   return {
-    settings: { ...env, databaseUrl: databaseUrl!, identity: identity!, provider: { ...provider, apiKey: provider.apiKey! } },
+    settings: { ...env, databaseUrl: databaseUrl!, identity, provider: { ...provider, apiKey: provider.apiKey! } },
     issuer, facts,
     close: async () => {
       for (const close of closers.toReversed()) await close();

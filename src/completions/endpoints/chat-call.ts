@@ -9,7 +9,7 @@ import { PlainAnswer, StreamedAnswer, type CompletionAnswer, type Flow } from '.
 import type { Opening } from '../conversation.ts';
 import type { RequestedCall } from '../requested-call.ts';
 import type { CompletionRequest, ParsedCompletion } from './chat-request.ts';
-import { withMembers } from './json-members.ts';
+import { withMembers } from '../../shared/json-members.ts';
 import { assertEffort, assertModelTakes, assertOwnTools, defaultMembers, imageBytes, isImagePart, isPriority, unsupported, type Defaults } from './model-fit.ts';
 
 /** `POST /v1/chat/completions`. */

@@ -10,7 +10,7 @@ import { FREE_OF_CHARGE, readEmbeddingUsage, readImageUsage } from '../../provid
 import { JsonAnswerReader } from '../../provider/json-answer.ts';
 import { JsonAnswer, type CompletionAnswer } from '../completion-answer.ts';
 import type { RequestedCall } from '../requested-call.ts';
-import { withMembers } from './json-members.ts';
+import { withMembers } from '../../shared/json-members.ts';
 import { assertModelTakes, unsupported, writesText } from './model-fit.ts';
 import { Anything, ModelName, Nullable, OPEN } from './open-schema.ts';
 import { RequestSchema, type ParsedRequest } from './request-schema.ts';

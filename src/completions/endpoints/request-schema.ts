@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import type { Static, TSchema } from 'typebox';
 import { Compile, type Validator } from 'typebox/compile';
 import { GatewayError } from '../../shared/gateway-error.ts';
-import { scanJsonObject, type JsonMember } from './json-members.ts';
+import { scanJsonObject, type JsonMember } from '../../shared/json-members.ts';
 
 /** Deeper than any schema or tool that a model takes. */
 const DEPTH_MAX = 128;

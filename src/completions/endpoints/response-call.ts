@@ -8,7 +8,7 @@ import { PlainAnswer, StreamedAnswer, type CompletionAnswer, type Flow } from '.
 import type { Opening } from '../conversation.ts';
 import type { RequestedCall } from '../requested-call.ts';
 import type { StoredChange, StoredResponse } from '../stored-responses.ts';
-import { withMembers } from './json-members.ts';
+import { withMembers } from '../../shared/json-members.ts';
 import { assertEffort, assertModelTakes, assertOwnTools, defaultMembers, imageBytes, isImagePart, isPriority, unsupported, type Defaults } from './model-fit.ts';
 import type { ParsedRequest } from './request-schema.ts';
 import type { InputItem, InputPart, ResponseRequest } from './response-request.ts';

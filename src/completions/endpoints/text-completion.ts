@@ -6,7 +6,7 @@ import { frameData, frameEnd } from '../../provider/sse-frames.ts';
 import { PlainAnswer, StreamedAnswer, type CompletionAnswer, type Flow } from '../completion-answer.ts';
 import { ChatCall } from './chat-call.ts';
 import { parseCompletionRequest, type ParsedCompletion } from './chat-request.ts';
-import { withMembers } from './json-members.ts';
+import { withMembers } from '../../shared/json-members.ts';
 import { unsupported, type Defaults } from './model-fit.ts';
 import { Anything, ModelName, Nullable, OPEN } from './open-schema.ts';
 import { RequestSchema } from './request-schema.ts';

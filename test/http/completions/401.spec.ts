@@ -21,7 +21,7 @@ beforeAll(async () => {
   key = await importPKCS8(await readFile(join(harness.settings.dataDir, 'issuer.pem'), 'utf8'), 'ES256', { extractable: true });
   otherKey = (await generateKeyPair('ES256')).privateKey;
   rsaKey = (await generateKeyPair('RS256')).privateKey;
-  const jwks = (await (await fetch(harness.settings.identity.jwksUri!)).json()) as { keys: Record<string, string>[] };
+  const jwks = (await (await fetch(harness.settings.identity!.jwksUri!)).json()) as { keys: Record<string, string>[] };
   publicJwk = jwks.keys[0]!;
   publicPem = await exportSPKI((await importJWK(publicJwk, 'ES256', { extractable: true })) as CryptoKey);
   good = await sign();
@@ -32,7 +32,7 @@ afterAll(async () => {
 
 function claims(change: Record<string, unknown> = {}): JWTPayload {
   const now = Math.floor(Date.now() / 1000);
-  const { issuer, audience } = harness.settings.identity;
+  const { issuer, audience } = harness.settings.identity!;
   return { iss: issuer, aud: audience, sub: 'dev@acme.example', jti: crypto.randomUUID(), iat: now, exp: now + 600, tenant: 'acme', roles: ['developer'], ...change };
 }
 
@@ -113,7 +113,7 @@ const REFUSED: [string, () => string | undefined | Promise<string | undefined>][
   ['issued in the future', async () => `Bearer ${await sign({ iat: minute(5), exp: minute(10) })}`],
   ['exp as text', async () => `Bearer ${handmade({ alg: 'ES256', kid: publicJwk['kid'] }, claims({ exp: String(minute(10)) }), () => good.split('.')[2]!)}`],
   ['another issuer', async () => `Bearer ${await sign({ iss: 'https://evil.example' })}`],
-  ['the issuer with a slash more', async () => `Bearer ${await sign({ iss: `${harness.settings.identity.issuer}/` })}`],
+  ['the issuer with a slash more', async () => `Bearer ${await sign({ iss: `${harness.settings.identity!.issuer}/` })}`],
   ['another audience', async () => `Bearer ${await sign({ aud: 'someone-else' })}`],
   ['other audiences', async () => `Bearer ${await sign({ aud: ['a', 'b'] })}`],
   ...['iss', 'aud', 'exp', 'iat', 'sub', 'jti', 'tenant'].map((name): [string, () => Promise<string>] => [`no ${name}`, async () => `Bearer ${await sign({ [name]: undefined })}`]),
@@ -169,7 +169,7 @@ describe('a token that is wrong in any way is answered 401, and nothing more is 
 describe('and what is right is let in', () => {
   it.each<[string, () => Promise<string>]>([
     ['a good token', async () => good],
-    ['one of several audiences', () => sign({ aud: ['someone-else', harness.settings.identity.audience] })],
+    ['one of several audiences', () => sign({ aud: ['someone-else', harness.settings.identity!.audience] })],
     ['no roles and no attributes, as far as authentication goes', () => sign({ roles: undefined })],
     ['attributes of every kind', () => sign({ attrs: { team: 'bi', clearance: 3, regions: ['eu', 'us'] } })],
     ['a claim that the gateway does not know', () => sign({ email: 'dev@acme.example' })],

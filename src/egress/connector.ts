@@ -4,7 +4,7 @@ import { request as requestOverTls } from 'node:https';
 import { isIP, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { buildConnector } from 'undici';
-import { isPublicAddress, lookupPublic } from './egress.ts';
+import { isPublicAddress, lookupPublic } from './addresses.ts';
 import { bypassesProxy } from './proxy-bypass.ts';
 
 /** Upstream mutual TLS and a private CA: PEM itself, or the paths of PEM files, which are read again when they change. */

@@ -1,4 +1,4 @@
-import { stringEnd } from '../../shared/json-string.ts';
+import { stringEnd } from './json-string.ts';
 
 /** A top-level member of a JSON object, by the bytes it stands in. */
 export interface JsonMember {
