@@ -9,6 +9,7 @@ import { AuthGuard } from './auth/auth.guard.ts';
 import { AccessRules } from './auth/access-rules.ts';
 import { ApiKeysController } from './auth/api-keys.controller.ts';
 import { ApiKeys } from './auth/api-keys.ts';
+import { ClientCertificates } from './auth/client-certificates.ts';
 import { PoliciesController } from './auth/policies.controller.ts';
 import { Policies } from './auth/policies.ts';
 import { PolicyTrialsController } from './auth/policy-trials.controller.ts';
@@ -77,6 +78,7 @@ export class AppModule {
         { provide: Catalogue, useValue: parts.catalogue },
         { provide: AccessRules, useValue: parts.rules },
         { provide: ApiKeys, useValue: parts.apiKeys },
+        { provide: ClientCertificates, useValue: parts.clientCertificates },
         { provide: Policies, useValue: new Policies(parts.dataSource, parts.rules) },
         { provide: RecordedDecisions, useValue: new RecordedDecisions(parts.dataSource, parts.rules) },
         { provide: CompletionPipeline, useValue: parts.pipeline },

@@ -7,6 +7,18 @@ import { isLoopback } from './shared/loopback.ts';
 export interface Env {
   production: boolean;
   http: { host: string; port: number; managementPort: number | undefined; bodyLimitBytes: number };
+  /** Undefined: plain HTTP, for whatever ends TLS in front of it. */
+  tls: {
+    certFile: string;
+    keyFile: string;
+    clientCaFile: string | undefined;
+    clientCrlFile: string | undefined;
+    clientCertificates: 'required' | 'optional';
+    /** Key exchange groups that are accepted; empty for OpenSSL's own choice. */
+    groups: readonly string[];
+  } | undefined;
+  /** Networks of proxies that are believed when they say who called them. */
+  trustedProxies: readonly string[];
   provider: {
     /** Sent upstream as `x-api-version` and written into each record. */
     apiVersion: string | undefined;
@@ -86,7 +98,7 @@ const KNOWN_NAMES = [
   'TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'AUDIT_SIGNING_KEY_FILE', 'NOVIX_DATA_DIR', 'NOVIX_CONFIG_DIR', 'NOVIX_KEY_FILE',
 ];
 /** Settings whose meaning has not been built. To ignore one would be less safe than to refuse it. */
-const NOT_YET = ['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'REDIS_URL', 'TRUSTED_PROXIES'];
+const NOT_YET = ['REDIS_URL'];
 const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
 export const XAI_ENDPOINT_DEFAULT = 'https://api.x.ai/v1';
 
@@ -148,6 +160,9 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>, i
   const allowedOrigins = (text('EGRESS_ALLOW') ?? '').split(',').map((origin) => origin.trim()).filter((origin) => origin !== '');
   if (!allowedOrigins.every((origin) => URL.canParse(origin) && /^https?:/.test(origin) && new URL(origin).origin === origin)) faults.push('EGRESS_ALLOW: expected exact origins separated by commas, such as https://grok.example:8443');
 
+  const trustedProxies = (text('TRUSTED_PROXIES') ?? '').split(',').map((network) => network.trim()).filter((network) => network !== '');
+  if (!trustedProxies.every(isNetwork)) faults.push('TRUSTED_PROXIES: expected addresses or networks separated by commas, such as 10.0.0.0/8');
+
   const env: Env = {
     production,
     http: {
@@ -156,6 +171,8 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>, i
       managementPort: number('MANAGEMENT_PORT', 0, 65_535, true),
       bodyLimitBytes: whole('BODY_LIMIT_BYTES', 32 * 1024 * 1024, 1024, 1024 * 1024 * 1024),
     },
+    tls: parseTls(text, faults),
+    trustedProxies,
     provider: {
       apiVersion: text('XAI_API_VERSION'),
       apiKey,
@@ -245,6 +262,27 @@ function parseIdentity(text: (name: string) => string | undefined, faults: strin
   const uriFault = jwksUri === undefined ? undefined : originFault(jwksUri);
   if (uriFault !== undefined) faults.push(`AUTH_JWKS_URI: ${uriFault}`);
   return { issuer: issuer ?? '', audience: audience ?? '', jwksUri, jwksFile, algorithms };
+}
+
+function parseTls(text: (name: string) => string | undefined, faults: string[]): Env['tls'] {
+  const [certFile, keyFile, clientCaFile, clientCrlFile] = ['TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL'].map(text);
+  const clientAuth = text('TLS_CLIENT_AUTH');
+  const groups = (text('TLS_GROUPS') ?? '').split(/[,:]/).map((group) => group.trim()).filter((group) => group !== '');
+  if (certFile === undefined || keyFile === undefined) {
+    if (certFile !== keyFile) faults.push('TLS_CERT, TLS_KEY: give both or neither');
+    else if ((clientCaFile ?? clientCrlFile ?? clientAuth) !== undefined || groups.length > 0) faults.push('TLS_CERT, TLS_KEY: missing, though other TLS_ settings are given');
+    return undefined;
+  }
+  if (clientCaFile === undefined && (clientCrlFile ?? clientAuth) !== undefined) faults.push('TLS_CLIENT_CA: missing, though TLS_CLIENT_CRL or TLS_CLIENT_AUTH is given');
+  if (clientAuth !== undefined && clientAuth !== 'required' && clientAuth !== 'optional') faults.push('TLS_CLIENT_AUTH: expected "required" or "optional"');
+  if (!groups.every((group) => /^[\w-]{1,64}$/.test(group))) faults.push('TLS_GROUPS: expected names of groups separated by colons, such as X25519MLKEM768:X25519');
+  return { certFile, keyFile, clientCaFile, clientCrlFile, clientCertificates: clientAuth === 'optional' ? 'optional' : 'required', groups };
+}
+
+function isNetwork(text: string): boolean {
+  const [address = '', bits, ...more] = text.split('/');
+  const family = isIP(address);
+  return family !== 0 && more.length === 0 && (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128)));
 }
 
 /** Why a URL may not be called, or undefined: https only, but for loopback, and no credentials in it. */

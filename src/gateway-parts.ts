@@ -1,3 +1,4 @@
+import type { BlockList } from 'node:net';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { collectDefaultMetrics, Registry } from 'prom-client';
@@ -7,6 +8,9 @@ import { Refusals } from './audit/refusals.ts';
 import { Sequencer } from './audit/sequencer.ts';
 import { AccessRules } from './auth/access-rules.ts';
 import { ApiKeys } from './auth/api-keys.ts';
+import { ClientCertificates, trustedProxyList } from './auth/client-certificates.ts';
+import { RevokedCertificates } from './auth/revoked-certificates.ts';
+import { InboundTls } from './inbound-tls.ts';
 import { KeyPepper } from './auth/key-pepper.ts';
 import { jwksFetch } from './auth/jwks-fetch.ts';
 import { TokenVerifier } from './auth/token-verifier.ts';
@@ -73,6 +77,10 @@ export interface GatewayParts {
   deployments: Deployments;
   breakers: Breakers;
   apiKeys: ApiKeys;
+  /** Undefined where callers come by plain HTTP. */
+  tls: InboundTls | undefined;
+  trustedProxies: BlockList;
+  clientCertificates: ClientCertificates;
   /** Stops all of it in order: outcomes still under way are recorded first. */
   close(): Promise<void>;
 }
@@ -90,6 +98,10 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   await runMigrations(settings.databaseUrl);
   const pool = createPool(settings.databaseUrl, logger);
   const dataSource = await createDataSource(settings.databaseUrl, logger).initialize();
+  const trustedProxies = trustedProxyList(settings.trustedProxies);
+  const revokedCertificates = new RevokedCertificates();
+  const tls = settings.tls === undefined ? undefined : new InboundTls(settings.tls, revokedCertificates, logger);
+  const clientCertificates = new ClientCertificates(trustedProxies, revokedCertificates, clock);
   const replica = new Replica(pool, logger);
   await replica.open();
   const spool = new Spool(settings.spoolDir, replica.id, (id) => replica.isDead(id), logger);
@@ -134,12 +146,13 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   const health = new Health(journal, verifier, rules);
 
   return {
-    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, rules, tenants, verifier, verifiedTokens, refusals, admission, pipeline, health, deployments, breakers, apiKeys,
+    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, rules, tenants, verifier, verifiedTokens, refusals, admission, pipeline, health, deployments, breakers, apiKeys, tls, trustedProxies, clientCertificates,
     close: async () => {
       await waitUntil(() => admission.open === 0, LAST_OUTCOMES_MS);
       await sweeper.stop();
       await refusals.close();
       await notifications.close();
+      tls?.close();
       deployments.close();
       rules.close();
       breakers.close();

@@ -1,7 +1,8 @@
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Server } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import type { Server as TlsServer } from 'node:https';
+import { isIP, type AddressInfo, type Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { uuid } from './shared/uuid.ts';
@@ -46,12 +47,13 @@ export async function startGateway(settings: GatewaySettings, logger: Logger, cl
   await parts.verifier.ready();
 
   const server = app.getHttpServer() as Server;
+  parts.tls?.watch(server as TlsServer);
   let hurried!: () => void;
   const hurry = new Promise<void>((resolve) => {
     hurried = resolve;
   });
   return {
-    url: urlOf(server, settings.http.host),
+    url: urlOf(server, settings.http.host, parts.tls === undefined ? 'http' : 'https'),
     managementUrl: management && urlOf(management.getHttpServer() as Server, settings.http.host),
     parts, app,
     hurry: () => hurried(),
@@ -68,9 +70,12 @@ export async function startGateway(settings: GatewaySettings, logger: Logger, cl
 
 async function createApp(parts: GatewayParts): Promise<NestFastifyApplication> {
   const { http } = parts.settings;
+  const serverOptions = { headersTimeout: HEADERS_TIMEOUT_MS, maxHeaderSize: HEADER_BYTES_MAX };
   const adapter = new FastifyAdapter({
     bodyLimit: http.bodyLimitBytes, keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: REQUEST_TIMEOUT_MS, genReqId: () => uuid(),
-    http: { headersTimeout: HEADERS_TIMEOUT_MS, maxHeaderSize: HEADER_BYTES_MAX }, trustProxy: false,
+    ...(parts.tls === undefined ? { http: serverOptions } : { https: { ...serverOptions, ...parts.tls.options() } }),
+    // Who called a proxy is believed of those that are named, and of nobody else.
+    trustProxy: (address: string) => isIP(address) !== 0 && parts.trustedProxies.check(address, isIP(address) === 4 ? 'ipv4' : 'ipv6'),
     routerOptions: { caseSensitive: true, ignoreTrailingSlash: false, ignoreDuplicateSlashes: false },
     frameworkErrors: (error: Error, request: FastifyRequest, reply: FastifyReply) => {
       const failure = translate(error);
@@ -125,7 +130,7 @@ function delay(ms: number): Promise<void> {
   });
 }
 
-function urlOf(server: Server, host: string): string {
+function urlOf(server: Server, host: string, scheme = 'http'): string {
   const { port } = server.address() as AddressInfo;
-  return `http://${host.includes(':') ? `[${host}]` : host === '0.0.0.0' ? '127.0.0.1' : host}:${port}`;
+  return `${scheme}://${host.includes(':') ? `[${host}]` : host === '0.0.0.0' ? '127.0.0.1' : host}:${port}`;
 }

@@ -3,17 +3,20 @@ import { Reflector } from '@nestjs/core';
 import { AuthGuard as PassportAuthGuard } from '@nestjs/passport';
 import type { FastifyRequest } from 'fastify';
 import passport from 'passport';
+import { TIERS, type Tiers } from '../catalogue/tiers.ts';
 import { ENV } from '../env.ts';
 import type { Env } from '../env.ts';
 import { CLOCK, type Clock } from '../shared/clock.ts';
 import { Gcra } from '../shared/gcra.ts';
 import { GatewayError, invalidToken } from '../shared/gateway-error.ts';
+import { onlyHybrid } from '../shared/tls-groups.ts';
 import { uuid } from '../shared/uuid.ts';
 import { AccessRules } from './access-rules.ts';
 import { ApiKeys } from './api-keys.ts';
+import { ClientCertificates } from './client-certificates.ts';
 import { bearerToken } from './bearer-token.ts';
 import { JwtStrategy } from './jwt.strategy.ts';
-import type { Principal } from './principal.ts';
+import type { ClientCertificate, Principal } from './principal.ts';
 import { roleDenied } from './role-denied.ts';
 import { ROUTE_ACCESS, type RouteAccess } from './route-access.ts';
 import { VerifiedTokens } from './verified-tokens.ts';
@@ -32,6 +35,8 @@ export class AuthGuard extends PassportAuthGuard() {
     @Inject(VerifiedTokens) private readonly verifiedTokens: VerifiedTokens,
     @Inject(ApiKeys) private readonly apiKeys: ApiKeys,
     @Inject(AccessRules) private readonly rules: AccessRules,
+    @Inject(ClientCertificates) private readonly certificates: ClientCertificates,
+    @Inject(TIERS) private readonly tiers: Tiers,
     @Inject(CLOCK) private readonly clock: Clock,
     @Inject(ENV) private readonly env: Env,
     @Inject(JwtStrategy) strategy: JwtStrategy,
@@ -47,10 +52,17 @@ export class AuthGuard extends PassportAuthGuard() {
     const access = this.#access(context);
     if (access.kind === 'public') return true;
     const request = context.switchToHttp().getRequest<FastifyRequest>();
-    const principal = await this.#authenticate(request, context);
-    this.rules.assertFresh();
-    if (this.rules.isRevoked(principal)) throw this.#afterFailure(request.ip, invalidToken({ reason: 'revoked', tokenId: principal.tokenId }));
-    request.principal = principal;
+    try {
+      const certificate = this.certificates.of(request);
+      const principal = await this.#authenticate(request, context, certificate);
+      this.rules.assertFresh();
+      if (this.rules.isRevoked(principal)) throw invalidToken({ reason: 'revoked', tokenId: principal.tokenId });
+      this.#assertBinding(principal, certificate);
+      request.principal = principal;
+    } catch (error) {
+      throw error instanceof GatewayError && error.code === 'invalid_token' ? this.#afterFailure(request.ip, error) : error;
+    }
+    this.#assertGroups(request.principal);
     if (access.kind === 'roles') assertRole(request.principal, access.roles);
     return true;
   }
@@ -63,17 +75,32 @@ export class AuthGuard extends PassportAuthGuard() {
     return user;
   }
 
-  async #authenticate(request: FastifyRequest, context: ExecutionContext): Promise<Principal> {
+  async #authenticate(request: FastifyRequest, context: ExecutionContext, certificate: ClientCertificate | undefined): Promise<Principal> {
     const token = bearerToken(request);
-    const known = token === null ? undefined : this.verifiedTokens.find(token, this.clock.nowMs());
+    // The same token is another principal with a certificate than without.
+    const credential = token === null ? undefined : certificate === undefined ? token : `${token} ${certificate.fingerprint}`;
+    const known = credential === undefined ? undefined : this.verifiedTokens.find(credential, this.clock.nowMs());
     if (known !== undefined) return known;
-    try {
-      const principal = token !== null && ApiKeys.isKey(token) ? await this.apiKeys.verify(token) : await this.#verifyJwt(request, context);
-      this.verifiedTokens.remember(token!, principal);
-      return principal;
-    } catch (error) {
-      throw error instanceof GatewayError && error.code === 'invalid_token' ? this.#afterFailure(request.ip, error) : error;
+    const verified = token !== null && ApiKeys.isKey(token) ? await this.apiKeys.verify(token) : await this.#verifyJwt(request, context);
+    const principal = certificate === undefined ? verified : { ...verified, mtls: true, certificate };
+    this.verifiedTokens.remember(credential!, principal);
+    return principal;
+  }
+
+  /** RFC 8705: a token that names a certificate comes with that one. An API key cannot name one, so where tokens must, it comes with any that is verified. */
+  #assertBinding({ boundTo, mustBeBound, tier, keyId }: Principal, certificate: ClientCertificate | undefined): void {
+    if (boundTo !== undefined) {
+      if (boundTo !== certificate?.fingerprint) throw invalidToken({ reason: 'bound to another client certificate' });
+      return;
     }
+    const required = mustBeBound === true || (tier === 'government' && this.env.tls !== undefined);
+    if (required && (keyId === undefined || certificate === undefined)) throw invalidToken({ reason: 'not bound to a client certificate' });
+  }
+
+  /** Some tenants' data must stay secret longer than today's key exchange does. */
+  #assertGroups({ tier, tenantId }: Principal): void {
+    if (this.env.tls === undefined || this.tiers[tier].tls_groups !== 'hybrid' || onlyHybrid(this.env.tls.groups)) return;
+    throw roleDenied('This tenant is served over hybrid post-quantum TLS only, and this gateway accepts other groups too (TLS_GROUPS).', { tenant: tenantId });
   }
 
   async #verifyJwt(request: FastifyRequest, context: ExecutionContext): Promise<Principal> {

@@ -20,6 +20,8 @@ export interface TokenRequest {
   roles: readonly string[];
   attributes?: Readonly<Record<string, string | number | readonly string[]>>;
   ttlSeconds: number;
+  /** SHA-256 of the certificate that the token is bound to, in base64url (RFC 8705). */
+  certificateThumbprint?: string;
 }
 
 /** The sandbox's identity provider: a key on disk, its public half over HTTP, and tokens for whoever can read the key. */
@@ -45,9 +47,9 @@ export class LocalIssuer {
     return new LocalIssuer(key, { kty, crv, x, y, kid: KEY_ID, alg: ALGORITHM, use: 'sig' } as JWK, 'https://sandbox.novix.invalid');
   }
 
-  mint({ tenant, subject, roles, attributes, ttlSeconds }: TokenRequest): Promise<string> {
+  mint({ tenant, subject, roles, attributes, ttlSeconds, certificateThumbprint }: TokenRequest): Promise<string> {
     const now = Math.floor(Date.now() / 1000);
-    return new SignJWT({ tenant, roles: [...roles], ...(attributes && { attrs: attributes }), client_id: 'sandbox' })
+    return new SignJWT({ tenant, roles: [...roles], ...(attributes && { attrs: attributes }), ...(certificateThumbprint !== undefined && { cnf: { 'x5t#S256': certificateThumbprint } }), client_id: 'sandbox' })
       .setProtectedHeader({ alg: ALGORITHM, kid: KEY_ID, typ: 'at+jwt' })
       .setIssuer(this.issuer).setAudience(AUDIENCE).setSubject(subject).setJti(uuid()).setIssuedAt(now).setExpirationTime(now + ttlSeconds)
       .sign(this.key);
