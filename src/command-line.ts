@@ -38,9 +38,11 @@ export async function runCommand(): Promise<void> {
     .action(mintToken);
 
   const secret = program.command('secret').description('sealed secrets');
-  secret.command('seal').description('seal the value on standard input, and print what stands after "enc:"').requiredOption('--name <name>', 'what it is for, such as XAI_API_KEY; it opens under no other name')
+  // A secret that was given as an argument by mistake must not be shown in the complaint.
+  secret.command('seal').allowExcessArguments().description('seal the value on standard input, and print what stands after "enc:"').requiredOption('--name <name>', 'what it is for, such as XAI_API_KEY; it opens under no other name')
     .addOption(new Option('--provider <provider>').choices(['local']).default('local')).addOption(json())
-    .action(async ({ name, ...options }: JsonOption & { name: string }) => {
+    .action(async ({ name, ...options }: JsonOption & { name: string }, { args }: Command) => {
+      if (args.length > 0) throw new Error('give the value on standard input, not as an argument: arguments are seen by everyone on the machine');
       const sealed = (await localSeal()).seal(name, await readSecret()).slice('enc:'.length);
       print(options, { name, sealed }, sealed);
     });

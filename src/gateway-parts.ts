@@ -23,6 +23,7 @@ import { conversationSecret } from './completions/conversation.ts';
 import { Dispatcher } from './completions/dispatch.ts';
 import { CompletionPipeline } from './completions/completion-pipeline.ts';
 import { RunningCalls } from './completions/running-calls.ts';
+import { Idempotency } from './completions/idempotency.ts';
 import { OrphanSweeper } from './completions/orphan-sweeper.ts';
 import { checkConfigFiles } from './config-check.ts';
 import { sandboxParts, type Env } from './env.ts';
@@ -119,8 +120,9 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   refusals.open();
   const sequencer = new Sequencer(settings.databaseUrl, logger, registry);
   sequencer.start();
-  const admission = new Admission(journal, new Commitments(pool), replica, clock, logger);
-  const sweeper = new OrphanSweeper(pool, journal, replica, clock, logger, registry);
+  const idempotency = new Idempotency(pool, clock);
+  const admission = new Admission(journal, new Commitments(pool), idempotency, replica, clock, logger);
+  const sweeper = new OrphanSweeper(pool, journal, idempotency, replica, clock, logger, registry);
   sweeper.start();
   const metrics = new CallMetrics(registry, () => admission.open);
   const { provider } = settings;
@@ -142,7 +144,7 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   await breakers.open(notifications);
   await notifications.open();
   const dispatcher = new Dispatcher(shards, { max: provider.retryMax, backoffMs: provider.retryBackoffMs }, providerMetrics, clock, Math.random);
-  const pipeline = new CompletionPipeline(settings, catalogue, tiers, rules, running, admission, shards, dispatcher, conversationSecret(provider.apiKey), metrics, clock, logger);
+  const pipeline = new CompletionPipeline(settings, catalogue, tiers, rules, running, admission, idempotency, shards, dispatcher, conversationSecret(provider.apiKey), metrics, clock, logger);
   const health = new Health(journal, verifier, rules);
 
   return {

@@ -123,7 +123,7 @@ describe('novix secret', () => {
   });
 
   it.each([
-    [['seal'], /--name/], [['open'], /--name/], [['seal', '--name', NAME, '--provider', 'rot13'], /--provider/], [['seal', '--name', NAME, 'more'], /too many arguments/], [['shred', '--name', NAME], /shred/],
+    [['seal'], /--name/], [['open'], /--name/], [['seal', '--name', NAME, '--provider', 'rot13'], /--provider/], [['seal', '--name', NAME, 'more'], /on standard input, not as an argument/], [['shred', '--name', NAME], /shred/],
   ] as [string[], RegExp][])('%j ends with status 1 and one clear line', async (args, line) => {
     const { code, stdout, stderr } = await secret(args, VALUE);
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });

@@ -11,10 +11,11 @@ import { GatewayError } from '../shared/gateway-error.ts';
 import { oneOf } from '../shared/one-of.ts';
 import { readPage, toPage } from '../shared/paging.ts';
 import { plainText } from '../shared/plain-text.ts';
+import { parseTime } from '../shared/time-text.ts';
 import { ValidatedBody } from '../shared/validated-body.ts';
 import type { ApiKeyEntity } from './api-key-entity.ts';
 import { ApiKeys, apiKeyView } from './api-keys.ts';
-import type { Principal } from './principal.ts';
+import type { Principal, PrincipalAttributes } from './principal.ts';
 import { roleDenied } from './role-denied.ts';
 import { Roles } from './route-access.ts';
 import { assertOwnTenant, isPlatformAdmin, visibleTenant } from './scope.ts';
@@ -72,7 +73,7 @@ export class ApiKeysController {
     const maker = request.principal!;
     const tenantId = tenant ?? maker.tenantId;
     assertOwnTenant(maker, tenantId);
-    assertMayGrant(maker, tenantId, roles, models);
+    assertMayGrant(maker, tenantId, roles, models, attrs);
     const unknown = models?.find((name) => !this.catalogue.resolve(name));
     if (unknown !== undefined) throw new GatewayError('invalid_request', { publicMessage: `There is no model ${JSON.stringify(unknown)} here.`, param: 'models' });
     const { entity, key } = await this.keys.create(
@@ -105,7 +106,7 @@ export class ApiKeysController {
     const { overlap_seconds: overlapSeconds = OVERLAP_SECONDS_DEFAULT, expires_at: expires } = await rotation.read(request);
     const maker = request.principal!;
     const before = await this.keys.find(id, visibleTenant(maker));
-    assertMayGrant(maker, before.tenantId, before.roles, before.models);
+    assertMayGrant(maker, before.tenantId, before.roles, before.models, before.attributes);
     const { entity, key } = await this.keys.rotate(id, visibleTenant(maker), overlapSeconds * 1_000, this.#readExpiry(expires, maker), maker.subject, this.#record(request));
     return { ...apiKeyView(entity), key };
   }
@@ -128,7 +129,7 @@ export class ApiKeysController {
   /** A key made with a key does not outlive it. */
   #readExpiry(text: string | undefined, maker: Principal): Date {
     const nowMs = this.clock.nowMs();
-    const atMs = text === undefined ? nowMs + LIFE_DAYS_DEFAULT * DAY_MS : Date.parse(text);
+    const atMs = text === undefined ? nowMs + LIFE_DAYS_DEFAULT * DAY_MS : parseTime(text) ?? Number.NaN;
     if (Number.isNaN(atMs) || atMs <= nowMs || atMs > nowMs + LIFE_DAYS_MAX * DAY_MS) {
       throw new GatewayError('invalid_request', { publicMessage: `expires_at takes a time within the next ${LIFE_DAYS_MAX} days, such as 2027-01-01T00:00:00Z.`, param: 'expires_at' });
     }
@@ -137,9 +138,17 @@ export class ApiKeysController {
 }
 
 /** @throws {GatewayError} `policy_denied` where the key would be wider than its maker */
-function assertMayGrant(maker: Principal, tenantId: string, roles: readonly string[], models: readonly string[] | null): void {
+function assertMayGrant(maker: Principal, tenantId: string, roles: readonly string[], models: readonly string[] | null, attributes: PrincipalAttributes): void {
   const tooWide = isPlatformAdmin(maker) ? undefined : roles.find((role) => !TENANT_ADMIN_GRANTS.includes(role) && !maker.roles.includes(role));
   if (tooWide !== undefined) throw roleDenied(`You cannot give the role ${tooWide}, which you do not have.`);
   if (roles.includes('platform-admin') && tenantId !== 'platform') throw roleDenied('The role platform-admin counts in the tenant platform alone.');
+  // What the maker's own credential says of itself it cannot say otherwise in another; a key can say nothing that its maker does not.
+  const wider = isPlatformAdmin(maker) ? undefined : Object.entries(attributes).find(([name, value]) => (maker.attributes[name] === undefined ? maker.keyId !== undefined : !within(value, maker.attributes[name])));
+  if (wider !== undefined) throw roleDenied(`You cannot give the attribute ${wider[0]} another value than you have.`);
   if (maker.models !== undefined && (models === null || models.some((model) => !maker.models!.includes(model)))) throw roleDenied(`You cannot give more models than you have: ${maker.models.join(', ')}.`);
+}
+
+function within(value: PrincipalAttributes[string], own: PrincipalAttributes[string]): boolean {
+  const list = (one: PrincipalAttributes[string]): readonly (string | number)[] => (Array.isArray(one) ? one : [one as string | number]);
+  return list(value).every((one) => list(own).includes(one));
 }

@@ -103,6 +103,7 @@ export class ApiKeys {
       const before = await this.#lockActive(manager, id, tenantId);
       const revokedAt = new Date(this.clock.nowMs() + overlapMs);
       await manager.update(ApiKeyEntity, { id }, { revokedAt: before.revokedAt !== null && before.revokedAt < revokedAt ? before.revokedAt : revokedAt });
+      if (overlapMs === 0) await cutRunning(manager, before);
       await alongside(manager, before, await manager.findOneByOrFail(ApiKeyEntity, { id }));
       const { tenantId: of, subject, roles, attributes, models } = before;
       const made = await this.#insert(manager, { tenantId: of, subject, roles, attributes, models, expiresAt, createdBy }, alongside);
@@ -118,8 +119,7 @@ export class ApiKeys {
       const before = await this.#lockActive(manager, id, tenantId);
       await manager.update(ApiKeyEntity, { id }, { revokedAt: new Date(this.clock.nowMs()) });
       await alongside(manager, before, await manager.findOneByOrFail(ApiKeyEntity, { id }));
-      // Running calls are cut by what they were made with.
-      await manager.query("INSERT INTO revocations (id, type, value, tenant_id, expires_at) VALUES ($1, 'key', $2, $3, $4) ON CONFLICT DO NOTHING", [uuid(), id, before.tenantId, before.expiresAt]);
+      await cutRunning(manager, before);
       await moveAccessRevision(manager);
     });
     await this.rules.refresh();
@@ -159,6 +159,11 @@ export class ApiKeys {
     this.pool.query('UPDATE api_keys SET last_used_on = current_date WHERE id = $1 AND last_used_on IS DISTINCT FROM current_date', [id])
       .catch((error: unknown) => this.logger.debug({ err: error }, 'api keys: use not noted'));
   }
+}
+
+/** Running calls are cut by what they were made with. */
+async function cutRunning(manager: EntityManager, { id, tenantId, expiresAt }: ApiKeyEntity): Promise<void> {
+  await manager.query("INSERT INTO revocations (id, type, value, tenant_id, expires_at) VALUES ($1, 'key', $2, $3, $4) ON CONFLICT DO NOTHING", [uuid(), id, tenantId, expiresAt]);
 }
 
 /** The checksum lets a mistyped or truncated key, and whatever else is no key, be told without asking anyone. */

@@ -81,9 +81,11 @@ export class AuthGuard extends PassportAuthGuard() {
     const credential = token === null ? undefined : certificate === undefined ? token : `${token} ${certificate.fingerprint}`;
     const known = credential === undefined ? undefined : this.verifiedTokens.find(credential, this.clock.nowMs());
     if (known !== undefined) return known;
+    const { revision } = this.rules;
     const verified = token !== null && ApiKeys.isKey(token) ? await this.apiKeys.verify(token) : await this.#verifyJwt(request, context);
     const principal = certificate === undefined ? verified : { ...verified, mtls: true, certificate };
-    this.verifiedTokens.remember(credential!, principal);
+    // What was read while something changed may be what it was before.
+    if (revision === this.rules.revision) this.verifiedTokens.remember(credential!, principal);
     return principal;
   }
 

@@ -79,6 +79,63 @@ describe('DecisionPoint, whatever the rules', () => {
   });
 });
 
+describe('DecisionPoint, ten thousand times', () => {
+  const TEN_THOUSAND = { numRuns: 10_000 };
+  const status = fc.constantFrom('enforced' as const, 'shadow' as const);
+  const policies = fc.array(fc.record({ name: fc.uuid(), rules: anyRules, status }), { maxLength: 3 });
+  const pointOf = (some: ConstructorParameters<typeof DecisionPoint>[1]): DecisionPoint => new DecisionPoint('r1', some);
+
+  it('never grants more for a deny in any policy at any place', () => {
+    fc.assert(fc.property(policies, rules(fc.constant('deny')), fc.nat(3), principal, call, (some, denies, at, who, what) => {
+      const subject = subjectOf(who, what, ENVIRONMENT);
+      expect(grantsMore(pointOf(some.toSpliced(at, 0, { name: 'more', rules: denies, status: 'enforced' })).decide('invoke', subject), pointOf(some).decide('invoke', subject))).toBe(false);
+    }), TEN_THOUSAND);
+  });
+
+  it('decides and explains alike in whatever order the policies and their rules stand', () => {
+    const shuffled = policies.chain((some) => fc.tuple(fc.constant(some), fc.shuffledSubarray(some, { minLength: some.length }), fc.boolean()));
+    fc.assert(fc.property(shuffled, principal, call, ([some, others, backwards], who, what) => {
+      const subject = subjectOf(who, what, ENVIRONMENT);
+      const one = pointOf(some).explain('invoke', subject);
+      const other = pointOf(others.map((policy) => ({ ...policy, rules: backwards ? policy.rules.toReversed() : policy.rules }))).explain('invoke', subject);
+      const named = ({ matched }: typeof one): string[] => matched.map(({ policy, rule: id }) => `${policy} ${id}`).toSorted();
+      expect([other.allowed, other.missing, named(other), other.shadow?.allowed]).toEqual([one.allowed, one.missing, named(one), one.shadow?.allowed]);
+    }), TEN_THOUSAND);
+  });
+
+  it('never grants more where any attribute at all is missing, or is of a kind that no rule knows', () => {
+    const subject = fc.tuple(principal, call).map(([who, what]) => subjectOf({ ...who, clientId: 'app-1' }, what, ENVIRONMENT));
+    const names = subject.chain((some) => fc.tuple(fc.constant(some), fc.subarray(Object.keys(some.attributes), { minLength: 1 }), fc.constantFrom<unknown>(undefined, null, { not: 'a value' }, [{}], Symbol('x'))));
+    fc.assert(fc.property(anyRules.map(withoutExists), names, (some, [whole, gone, instead]) => {
+      const attributes = { ...whole.attributes, ...Object.fromEntries(gone.map((name) => [name, instead])) };
+      const point = pointOf([{ name: 'p', rules: some }]);
+      expect(grantsMore(point.decide('invoke', { ...whole, attributes }), point.decide('invoke', whole))).toBe(false);
+    }), TEN_THOUSAND);
+  });
+
+  it('enforces nothing of a shadowed policy, and tells what it would have done', () => {
+    fc.assert(fc.property(anyRules, anyRules, principal, call, (some, quiet, who, what) => {
+      const subject = subjectOf(who, what, ENVIRONMENT);
+      const enforced = pointOf([{ name: 'p', rules: some }]).decide('invoke', subject);
+      const loud = pointOf([{ name: 'p', rules: some }, { name: 'q', rules: quiet }]).decide('invoke', subject);
+      const { shadow, ...verdict } = pointOf([{ name: 'p', rules: some, status: 'enforced' }, { name: 'q', rules: quiet, status: 'shadow' }]).decide('invoke', subject);
+      expect(verdict).toEqual(enforced);
+      expect(shadow?.allowed ?? enforced.allowed).toBe(loud.allowed);
+    }), TEN_THOUSAND);
+  });
+
+  it('explains as it decides: denied where a deny matches or no allow does', () => {
+    fc.assert(fc.property(anyRules, principal, call, (some, who, what) => {
+      const subject = subjectOf(who, what, ENVIRONMENT);
+      const point = pointOf([{ name: 'p', rules: some }]);
+      const { matched, missing, ...verdict } = point.explain('invoke', subject);
+      expect(verdict).toEqual(point.decide('invoke', subject));
+      expect(verdict.allowed).toBe(matched.some(({ effect }) => effect === 'allow') && !matched.some(({ effect }) => effect === 'deny'));
+      expect(missing.filter((name) => !some.some(({ when }) => when?.some(({ attr }) => attr === name)))).toEqual([]);
+    }), TEN_THOUSAND);
+  });
+});
+
 describe('DecisionPoint', () => {
   it('denies where no rule allows', () => {
     expect(decide([])).toEqual({ allowed: false, policy: undefined, rule: undefined, reason: undefined });

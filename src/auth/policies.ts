@@ -16,6 +16,8 @@ export type PolicyFields = Pick<PolicyEntity, 'tenantId' | 'name' | 'status' | '
 type Alongside = (manager: EntityManager, before: PolicyEntity | null, after: PolicyEntity | null) => Promise<void>;
 
 const RULES_MAX = 500;
+/** A record names so many: twice of them, before and after, have to fit into it. */
+const RULES_NAMED_MAX = 50;
 /** Of one tenant, and likewise of the platform: decisions have to stay quick. */
 const RULES_IN_ALL_MAX = 2_000;
 const rulesValidator = Compile(Type.Array(RuleSchema, { minItems: 1, maxItems: RULES_MAX }));
@@ -121,7 +123,7 @@ export function policyView(policy: PolicyEntity): Record<string, unknown> {
 
 /** Rules are long, and a record is not: they go into it by their ids and their hash. */
 export function recordedPolicy({ id, tenantId, name, status, rules }: PolicyEntity): Record<string, unknown> {
-  return { id, tenant: tenantId, name, status, rules: rules.map((rule) => rule.id).slice(0, 100), rules_sha256: createHash('sha256').update(JSON.stringify(rules)).digest('hex') };
+  return { id, tenant: tenantId, name, status, rules: rules.map((rule) => rule.id).slice(0, RULES_NAMED_MAX), rules_sha256: createHash('sha256').update(JSON.stringify(rules)).digest('hex') };
 }
 
 async function assertRoom(manager: EntityManager, { tenantId, rules }: Pick<PolicyFields, 'tenantId' | 'rules'>, except: string | undefined): Promise<void> {

@@ -13,7 +13,7 @@ import { uuid } from '../shared/uuid.ts';
 import { ValidatedBody } from '../shared/validated-body.ts';
 import { AccessRules } from './access-rules.ts';
 import { attributesOf, DATA_CLASSES, type CallSubject, type Explanation } from './decision-point.ts';
-import { readRules } from './policies.ts';
+import { Policies, readRules } from './policies.ts';
 import type { Principal } from './principal.ts';
 import { RecordedDecisions } from './recorded-decisions.ts';
 import { Roles } from './route-access.ts';
@@ -66,6 +66,7 @@ const dryRunBody = new ValidatedBody(DryRunBody);
 export class PolicyTrialsController {
   constructor(
     @Inject(AccessRules) private readonly rules: AccessRules,
+    @Inject(Policies) private readonly policies: Policies,
     @Inject(RecordedDecisions) private readonly recorded: RecordedDecisions,
     @Inject(Catalogue) private readonly catalogue: Catalogue,
     @Inject(CLOCK) private readonly clock: Clock,
@@ -93,6 +94,7 @@ export class PolicyTrialsController {
     const { policy: { id, tenant, name = 'candidate', rules }, last = LAST_DEFAULT } = await dryRunBody.read(request);
     const tenantId = tenant === undefined ? visibleTenant(request.principal!) : (tenant ?? undefined);
     assertOwnTenant(request.principal!, tenantId);
+    if (id !== undefined) await this.policies.find(id, visibleTenant(request.principal!));
     return this.recorded.dryRun({ id, name, rules: readRules(rules) }, tenantId, last);
   }
 
@@ -106,8 +108,12 @@ export class PolicyTrialsController {
     }
     if (decision === undefined) throw new GatewayError('not_found', { publicMessage: 'There is no such decision among the latest on record.', param: 'decision_id' });
     const point = this.rules.pointFor(decision.tenantId);
-    const now = this.#answer(decisionId, point.revision, decision.subjects.map((subject) => point.explain('invoke', subject)));
-    return { ...now, recorded: { allowed: decision.allowed, revision: decision.revision, policy: decision.policy ?? null, rule: decision.rule ?? null, at: decision.at, request_id: decision.requestId } };
+    const explained = decision.subjects.map((subject) => {
+      const each = decision.actions.map((action) => point.explain(action, subject));
+      return each.find(({ allowed }) => !allowed) ?? each[0]!;
+    });
+    const now = this.#answer(decisionId, point.revision, explained);
+    return { ...now, reason: now['reason'] ?? decision.reason ?? null, recorded: { allowed: decision.allowed, revision: decision.revision, policy: decision.policy ?? null, rule: decision.rule ?? null, at: decision.at, request_id: decision.requestId } };
   }
 
   /** What any deployment is allowed counts; else all that stood in the way. */
@@ -123,14 +129,14 @@ export class PolicyTrialsController {
   /** One for each deployment that could serve the model; with the deployment that the question names, that alone. */
   #subjects(tenantId: string, { principal = {}, request = {}, env = {}, deployment }: ExplainBody): CallSubject[] {
     const resolved = request.model === undefined ? undefined : this.catalogue.resolve(request.model);
-    const places = deployment === undefined ? (resolved?.deployments ?? []).map(({ region, accelerator, zdr }) => ({ region, accelerator, zdr })) : [deployment];
+    const places = deployment === undefined ? (resolved?.deployments ?? []).map(({ region, accelerator, zdr, upstreamModel }) => ({ region, accelerator, zdr, upstreamModel })) : [{ ...deployment, upstreamModel: undefined }];
     const timeMs = env.time === undefined ? this.clock.nowMs() : Date.parse(env.time);
     if (Number.isNaN(timeMs)) throw new GatewayError('invalid_request', { publicMessage: 'env.time takes a time such as 2026-11-24T12:00:00Z.', param: 'env.time' });
     const asked: Principal = {
       tenantId, tier: 'standard', dataClass: 'internal', subject: principal.sub ?? '', roles: principal.roles ?? [], attributes: principal.attrs ?? {}, clientId: principal.client_id,
       issuer: '', tokenId: '', expiresAtMs: Number.POSITIVE_INFINITY, mtls: principal.mtls ?? false,
     };
-    return (places.length === 0 ? [{}] : places).map((place) => {
+    return (places.length === 0 ? [{ region: undefined, accelerator: undefined, zdr: undefined, upstreamModel: undefined }] : places).map((place) => {
       const attributes: Record<string, unknown> = {
         ...attributesOf(asked, {
           modelNames: [], model: resolved?.name ?? request.model ?? '', stream: request.stream ?? false, dataClass: request.data_class ?? 'internal', maxTokens: request.max_tokens ?? 0,
@@ -145,7 +151,7 @@ export class PolicyTrialsController {
       if (request.model === undefined) attributes['request.model'] = undefined;
       if (request.max_tokens === undefined) attributes['request.max_tokens'] = undefined;
       if (request.estimated_cost_usd === undefined) attributes['request.estimated_cost_usd'] = undefined;
-      return { modelNames: resolved === undefined ? [request.model ?? ''] : [...new Set([resolved.requested, resolved.name, resolved.model.id])], attributes };
+      return { modelNames: resolved === undefined ? [request.model ?? ''] : [...new Set([resolved.requested, resolved.name, resolved.model.id, place.upstreamModel ?? resolved.model.id])], attributes };
     });
   }
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { BlockList, isIP } from 'node:net';
 import { Type, type Static } from 'typebox';
 import { oneOf } from '../shared/one-of.ts';
+import { plainText } from '../shared/plain-text.ts';
 
 const OPERATORS = ['eq', 'ne', 'in', 'not_in', 'lt', 'lte', 'gt', 'gte', 'exists', 'prefix', 'cidr', 'time_between'] as const;
 type Operator = (typeof OPERATORS)[number];
@@ -18,7 +19,7 @@ const ConditionSchema = Type.Object({
   value: Type.Optional(Type.Union([Scalar, Type.Array(Scalar, { minItems: 1, maxItems: 256 })])),
 }, { additionalProperties: false });
 export const RuleSchema = Type.Object({
-  id: Type.String({ minLength: 1, maxLength: 128 }),
+  id: plainText(128),
   effect: oneOf(['allow', 'deny']),
   actions: Type.Array(oneOf(['invoke', 'store']), { minItems: 1 }),
   models: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 128 }), { minItems: 1, maxItems: 64 })),

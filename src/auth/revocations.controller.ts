@@ -12,6 +12,7 @@ import { readPage, toPage } from '../shared/paging.ts';
 import { plainText } from '../shared/plain-text.ts';
 import { uuid } from '../shared/uuid.ts';
 import { assertUuid, isUuid } from '../shared/uuid-text.ts';
+import { parseTime } from '../shared/time-text.ts';
 import { ValidatedBody } from '../shared/validated-body.ts';
 import { Tenant } from '../tenants/tenant.ts';
 import { moveAccessRevision } from './access-revision.ts';
@@ -129,8 +130,8 @@ export class RevocationsController {
 
   #readExpiry(type: string, text: string | undefined): Date | null {
     if (text === undefined) return type === 'jti' ? new Date(this.clock.nowMs() + TOKEN_LIFE_DAYS * 86_400_000) : null;
-    const time = Date.parse(text);
-    if (Number.isNaN(time) || time <= this.clock.nowMs()) throw new GatewayError('invalid_request', { publicMessage: 'expires_at takes a time to come, such as 2027-01-01T00:00:00Z.', param: 'expires_at' });
+    const time = parseTime(text);
+    if (time === undefined || time <= this.clock.nowMs()) throw new GatewayError('invalid_request', { publicMessage: 'expires_at takes a time to come, such as 2027-01-01T00:00:00Z.', param: 'expires_at' });
     return new Date(time);
   }
 }

@@ -1,5 +1,5 @@
 import { uuid } from '../shared/uuid.ts';
-import { attributesOf, type CallEnvironment, type CallFacts, type CallSubject, type DataClass, type DecisionPoint, type Verdict } from '../auth/decision-point.ts';
+import { attributesOf, type CallAction, type CallEnvironment, type CallFacts, type CallSubject, type DataClass, type DecisionPoint, type Verdict } from '../auth/decision-point.ts';
 import type { Principal } from '../auth/principal.ts';
 import type { Candidate, Plan } from '../cost/plan.ts';
 import type { Tiers } from '../catalogue/tiers.ts';
@@ -60,7 +60,7 @@ export function authorize(decisions: DecisionPoint, tiers: Tiers, principal: Pri
       refused = verdict;
     }
   }
-  const record = decisionRecord(decisions.revision, best ?? refused, subjects);
+  const record = decisionRecord(decisions.revision, best ?? refused, subjects, facts.storage === 'required' ? ['invoke', 'store'] : ['invoke']);
   if (candidates.length > 0) return { record, dataClass: facts.dataClass, candidates, store: facts.storage === 'required' || store };
   const error = new GatewayError('policy_denied', { publicMessage: `The policy does not allow this call. ${refused?.reason ?? 'No rule allows it.'}` });
   error.decision = record;
@@ -73,10 +73,11 @@ function keyRefuses({ models }: Principal, { resolved: { requested, name, model 
   return { allowed: false, policy: 'api key', rule: 'models', reason: `The API key is limited to ${models.join(', ')}.` };
 }
 
-function decisionRecord(revision: string, verdict: Verdict | undefined, subjects: readonly CallSubject[]): DecisionRecord {
+function decisionRecord(revision: string, verdict: Verdict | undefined, subjects: readonly CallSubject[], actions: readonly CallAction[]): DecisionRecord {
   const { 'deployment.region': _region, 'deployment.accelerator': _accelerator, 'deployment.zdr': _zdr, ...attributes } = subjects[0]?.attributes ?? {};
   return {
-    id: uuid(), revision, policy: verdict?.policy, rule: verdict?.rule, shadow: verdict?.shadow,
+    id: uuid(), revision, policy: verdict?.policy, rule: verdict?.rule, reason: verdict?.allowed === false ? verdict.reason : undefined, shadow: verdict?.shadow,
+    ...(actions.length > 1 ? { actions } : {}),
     ...(subjects.length === 0 ? {} : {
       attributes,
       deployments: subjects.slice(0, DEPLOYMENTS_RECORDED_MAX).map(({ modelNames, attributes: all }) => ({

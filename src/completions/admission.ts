@@ -1,10 +1,10 @@
 import type { Logger } from 'pino';
 import { uuid } from '../shared/uuid.ts';
-import { actorOf, leafEntry } from '../audit/audit-event.ts';
+import { actorOf, auditEventText, leafEntry } from '../audit/audit-event.ts';
 import type { Commitments, RequestCommitter } from '../audit/commitments.ts';
 import type { Principal } from '../auth/principal.ts';
 import type { ChargeBasis } from '../cost/charge.ts';
-import { holdEntry, LEDGER_VERDICT, settlementEntry, type Hold, type SettlementKind } from '../cost/ledger-entry.ts';
+import { holdEntry, KEY_TAKEN, LEDGER_VERDICT, settlementEntry, type Hold, type SettlementKind } from '../cost/ledger-entry.ts';
 import type { Candidate, Plan } from '../cost/plan.ts';
 import { JOURNAL_LIMITS, type Journal } from '../journal/journal.ts';
 import type { Operation } from '../journal/operation.ts';
@@ -12,6 +12,8 @@ import type { Clock } from '../shared/clock.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import type { Replica } from '../shared/replica.ts';
 import type { AccessDecision } from './access.ts';
+import type { Caller } from './caller.ts';
+import { running, type Idempotency, type IdempotencyClaim } from './idempotency.ts';
 import { storedEntry } from './stored-responses.ts';
 import { intentText, outcomeText, type CallEnd, type CallIdentity, type LostAttempt } from './call-record.ts';
 
@@ -30,6 +32,7 @@ export interface AdmissionRequest {
   body: Buffer;
   apiVersion: string | undefined;
   totalTimeoutMs: number;
+  claim: IdempotencyClaim | undefined;
 }
 
 /** Steps 7 and 9 of a request's life: the intent and the hold in one commit, the outcome and the settlement in another. */
@@ -39,6 +42,7 @@ export class Admission {
   constructor(
     private readonly journal: Journal,
     private readonly commitments: Commitments,
+    private readonly idempotency: Idempotency,
     private readonly replica: Replica,
     private readonly clock: Clock,
     private readonly logger: Logger,
@@ -71,19 +75,30 @@ export class Admission {
     };
     const leafId = uuid();
     const text = intentText(leafId, identity, principal, plan, candidate, decision, request.apiVersion, committer.commit('prompt', request.body));
-    const call = new AdmittedCall(this.journal, this.clock, this.logger, identity, hold, committer, () => {
+    const call = new AdmittedCall(this.journal, this.idempotency, this.clock, this.logger, identity, hold, request.claim, committer, () => {
       this.#open -= 1;
     });
     const verdict = await this.journal.commit({
-      id: leafId, lane: 'admission', entries: { ledger_apply: holdEntry(hold), audit_append: leafEntry(leafId, text) },
+      id: leafId, lane: 'admission', entries: { ledger_apply: holdEntry(hold), audit_append: leafEntry(leafId, text), ...(request.claim && this.idempotency.claimEntries(request.claim, request.requestId)) },
       onCommittedAfterGivingUp: () => {
         this.#open += 1;
         call.settle(neverSent()).catch((error: unknown) => this.logger.fatal({ err: error, requestId: request.requestId }, 'a hold could not be released; the sweeper will charge it'));
       },
     });
+    if (verdict === KEY_TAKEN) throw running();
     if (verdict !== LEDGER_VERDICT.fine) throw budgetExceeded(verdict, plan);
     this.#open += 1;
     return call;
+  }
+
+  /** A repeat is no call, but somebody was given an answer: that goes on record first. */
+  async recordReplay({ requestId, operation, ip }: Pick<Caller, 'requestId' | 'operation' | 'ip'>, principal: Principal, decision: AccessDecision, firstRequestId: string, status: number): Promise<void> {
+    const id = uuid();
+    const text = auditEventText({
+      id, phase: 'outcome', timeMs: this.clock.nowMs(), requestId, actor: actorOf(principal), operation, ip, httpStatus: status, errorCode: undefined, activity: 'read',
+      details: { outcome: 'replayed', replay_of: firstRequestId, decision: { id: decision.record.id, revision: decision.record.revision } },
+    });
+    await this.journal.commit({ id, lane: 'admission', entries: { audit_append: leafEntry(id, text) } });
   }
 
   async #committer(tenantId: string, requestId: string, nowMs: number): Promise<RequestCommitter> {
@@ -103,10 +118,12 @@ export class AdmittedCall {
 
   constructor(
     private readonly journal: Journal,
+    private readonly idempotency: Idempotency,
     private readonly clock: Clock,
     private readonly logger: Logger,
     readonly identity: CallIdentity,
     private readonly hold: Hold,
+    private readonly claim: IdempotencyClaim | undefined,
     readonly committer: RequestCommitter,
     private readonly onSettled: () => void,
   ) {}
@@ -151,18 +168,31 @@ export class AdmittedCall {
     const leafId = uuid();
     const stored = end.stored === undefined ? {} : { stored_responses_apply: storedEntry(this.identity.actor.tenant!, end.stored, nowMs) };
     try {
+      const finished = this.claim === undefined ? {} : { idempotency_finish: await this.#finishEntry(this.claim, end) };
       const verdict = await this.journal.commitOrSpool({
         id: leafId, lane: 'outcome',
         entries: {
           ledger_apply: this.#settlement(end.outcome === 'never_sent' ? 'release' : 'settle', end),
           audit_append: leafEntry(leafId, outcomeText(leafId, 'outcome', this.identity, end, nowMs, this.lostAttempts)),
-          ...stored,
+          ...stored, ...finished,
         },
         otherwise: this.#correction(leafId, end, nowMs),
       });
       return verdict !== 'spooled' && verdict !== LEDGER_VERDICT.unknownHold;
     } finally {
       this.onSettled();
+    }
+  }
+
+  /** What was free may be tried again under the same key. Where the result cannot be sealed, it is not kept, and the call is settled all the same. */
+  async #finishEntry(claim: IdempotencyClaim, end: CallEnd): Promise<string> {
+    const { requestId, startedAtMs } = this.identity;
+    const result = end.outcome !== 'completed' && end.charge.ticks === 0n ? undefined : { status: end.httpStatus ?? 500, body: end.result };
+    try {
+      return await this.idempotency.finishEntry(claim, requestId, startedAtMs, result);
+    } catch (error) {
+      this.logger.warn({ err: error, requestId }, 'idempotency: a result could not be kept');
+      return this.idempotency.finishEntry(claim, requestId, startedAtMs, result && { ...result, body: undefined });
     }
   }
 

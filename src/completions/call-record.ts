@@ -4,6 +4,7 @@ import type { TokenUsage } from '../catalogue/token-price.ts';
 import type { Charge } from '../cost/charge.ts';
 import type { HoldContext } from '../cost/ledger-entry.ts';
 import type { Candidate, Plan } from '../cost/plan.ts';
+import type { DecisionRecord } from '../shared/gateway-error.ts';
 import type { AccessDecision } from './access.ts';
 import type { StoredChange } from './stored-responses.ts';
 
@@ -47,6 +48,10 @@ export interface CallEnd {
   answerCommitment: Commitment | undefined;
   /** What it changes of what the provider keeps. */
   stored?: StoredChange | undefined;
+  /** The decision that ended it under way. */
+  cutBy?: DecisionRecord | undefined;
+  /** What a repeat under the same idempotency key is answered with. */
+  result?: Buffer | undefined;
 }
 
 /** The record made before a call: who, what, by which rules, and for how much. */
@@ -85,6 +90,7 @@ export function outcomeText(id: string, phase: 'outcome' | 'change', call: CallI
       ...(phase === 'change' ? { change: call.context.lost_attempt === true ? 'lost_attempt' : 'settlement_correction' } : {}),
       outcome: end.outcome,
       decision: { id: call.context.decision_id },
+      cut_by: end.cutBy,
       model: { requested: call.context.model, upstream: call.context.upstream_model },
       deployment: call.context.deployment,
       attempts: end.attempts,

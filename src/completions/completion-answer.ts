@@ -180,6 +180,26 @@ export class JsonAnswer implements CompletionAnswer {
   }
 }
 
+/** Sends an answer that was given before. */
+export function sendAgain(reply: FastifyReply, status: number, headers: Readonly<Record<string, string>>, mediaType: string, body: Buffer): void {
+  reply.hijack();
+  reply.raw.writeHead(status, { ...(reply.getHeaders() as Record<string, string>), ...headers, 'content-type': `${mediaType}; charset=utf-8`, 'content-length': body.length });
+  reply.raw.end(body);
+}
+
+/** An answer that is one JSON object already. */
+export class JsonWhole implements Assembly {
+  #whole: Buffer = Buffer.alloc(0);
+
+  push(bytes: Buffer): void {
+    this.#whole = bytes;
+  }
+
+  finish(): Record<string, unknown> {
+    return JSON.parse(this.#whole.toString()) as Record<string, unknown>;
+  }
+}
+
 function sendJson(reply: FastifyReply, headers: Readonly<Record<string, string>>, body: Buffer): void {
   reply.hijack();
   reply.raw.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), ...headers, 'content-type': 'application/json; charset=utf-8', 'content-length': body.length });

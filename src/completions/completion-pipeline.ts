@@ -12,7 +12,7 @@ import { GrokApiError } from '../provider/grok-errors.ts';
 import type { Lease } from '../provider/shard.ts';
 import type { Shards } from '../provider/shards.ts';
 import type { Clock } from '../shared/clock.ts';
-import { asGatewayError, GatewayError, invalidToken } from '../shared/gateway-error.ts';
+import { asGatewayError, errorBody, GatewayError, invalidToken } from '../shared/gateway-error.ts';
 import { formatUsd } from '../shared/usd-ticks.ts';
 import { authorize, type AccessDecision } from './access.ts';
 import { neverSent, type Admission, type AdmittedCall } from './admission.ts';
@@ -20,8 +20,10 @@ import type { CallEnd } from './call-record.ts';
 import type { CallMetrics } from './call-metrics.ts';
 import type { Caller } from './caller.ts';
 import { readCallerOptions, type CallerOptions } from './caller-options.ts';
-import type { CompletionAnswer } from './completion-answer.ts';
+import { sendAgain, type CompletionAnswer } from './completion-answer.ts';
 import { conversationId } from './conversation.ts';
+import type { FirstResult, Idempotency, IdempotencyClaim } from './idempotency.ts';
+import { KeptAnswer } from './kept-answer.ts';
 import { CallerGone, type Dispatched, type Dispatcher } from './dispatch.ts';
 import type { RequestedCall } from './requested-call.ts';
 import type { RunningCalls } from './running-calls.ts';
@@ -36,7 +38,7 @@ const FIRST_BYTE_TIMEOUT_MS = 120_000;
  *   3 validate       `endpoints/`                          schema; unknown fields stay                     400 404 413 415
  *   4 plan           `cost/plan.ts`                        candidates, token caps, money to hold (pure)    400 402 404
  *   5 authorize      `access.ts`                           policy over the resolved request (pure)         403
- *   6 cache          (a later issue)
+ *   6 cache          `idempotency.ts`                      a repeat gets the first answer                  409
  *   7 admit          `admission.ts`                        intent and hold, one commit                     402 503
  *   8 dispatch       `dispatch.ts`                         shard, breaker, attempts; bytes pass through    429 502 503 504
  *   9 settle         `admission.ts`                        outcome and charge, one commit; then the end of the answer
@@ -52,6 +54,7 @@ export class CompletionPipeline {
     private readonly rules: AccessRules,
     private readonly running: RunningCalls,
     private readonly admission: Admission,
+    private readonly idempotency: Idempotency,
     private readonly shards: Shards,
     private readonly dispatcher: Dispatcher,
     private readonly conversationSecret: Buffer,
@@ -66,38 +69,49 @@ export class CompletionPipeline {
     const requested = await read(caller);
     const plan = this.#plan(requested, options);
     const decision = this.#authorize(principal, requested, plan, options, caller);
+    const claim = this.idempotency.claimOf(caller.headers, principal.tenantId, caller.operation, requested.identity);
+    const first = claim === undefined ? undefined : await this.idempotency.find(claim);
+    if (first !== undefined) return this.#answerAgain(first, requested, principal, decision, caller);
     const conversation = conversationId(this.conversationSecret, principal.tenantId, caller.headers, requested.opening, requested.body.length);
     // Before anything is written or held: where no deployment can take the call, that is all there is to say.
     const place = this.shards.lease(decision.candidates, { conversation, inputTokens: plan.inputTokens, avoid: new Set(), nowOrNever: false });
     const limitsOf = (candidate: Candidate): UpstreamLimits => this.#limits(candidate, options);
-    const call = await this.#admit(place, principal, requested, plan, decision, caller, limitsOf(place.candidate).totalTimeoutMs);
+    const call = await this.#admit(place, principal, requested, plan, decision, caller, claim, limitsOf(place.candidate).totalTimeoutMs);
     const upstream: { call?: UpstreamCall } = {};
     const headers = { current: this.#headers(place.candidate, decision, 1) };
     let serving = place.candidate;
     // A change of the rules, or a revocation, ends a call that would not be let in now.
+    const recheck = (candidates: readonly Candidate[]): readonly Candidate[] => {
+      if (this.rules.isRevoked(principal)) throw invalidToken({ reason: 'revoked' });
+      return this.#authorize(principal, requested, { ...plan, candidates }, options, caller).candidates;
+    };
+    let cutBy: GatewayError | undefined;
     const ended = this.running.add({
-      recheck: () => {
-        if (this.rules.isRevoked(principal)) throw invalidToken({ reason: 'revoked' });
-        this.#authorize(principal, requested, { ...plan, candidates: [serving] }, options, caller);
+      recheck: () => void recheck([serving]),
+      cut: (error) => {
+        cutBy = error;
+        upstream.call?.abort(error);
       },
-      cut: (error) => upstream.call?.abort(error),
     });
     let answer: CompletionAnswer;
     let dispatched: Dispatched;
     try {
+      if (this.rules.revision !== decision.record.revision) recheck([serving]); // changed while the call was being admitted
       const flow = { pause: () => upstream.call?.pause(), resume: () => upstream.call?.resume(), cut: () => upstream.call?.abort(new CallerGone('the caller reads too slowly')) };
       answer = requested.answer(caller.reply, flow, () => headers.current);
+      if (claim !== undefined) answer = new KeptAnswer(answer, () => requested.assembly());
       let attempts = 0;
       dispatched = await this.dispatcher.run({
         call, plan, conversation, answer, limitsOf,
         reader: () => requested.reader(plan),
         requestTo: (candidate) => {
+          if (cutBy !== undefined) throw cutBy;
           attempts += 1;
           serving = candidate;
           headers.current = this.#headers(candidate, decision, attempts);
           return { ...requested.upstream(plan, candidate, conversation, decision.store), conversationId: conversation };
         },
-        allowed: () => this.#authorize(principal, requested, plan, options, caller).candidates,
+        allowed: () => recheck(plan.candidates),
         onHangUp: (listener) => caller.onHangUp(listener),
       }, upstream, place);
     } catch (error) {
@@ -134,16 +148,24 @@ export class CompletionPipeline {
   }
 
   /** Step 7. */
-  async #admit(place: { candidate: Candidate; lease: Lease }, principal: Principal, requested: RequestedCall, plan: Plan, decision: AccessDecision, caller: Caller, totalTimeoutMs: number): Promise<AdmittedCall> {
+  async #admit(place: { candidate: Candidate; lease: Lease }, principal: Principal, requested: RequestedCall, plan: Plan, decision: AccessDecision, caller: Caller, claim: IdempotencyClaim | undefined, totalTimeoutMs: number): Promise<AdmittedCall> {
     try {
       return await this.admission.admit({
         requestId: caller.requestId, principal, plan, candidate: place.candidate, decision, operation: caller.operation, ip: caller.ip,
-        stream: requested.stream, body: requested.body, apiVersion: this.env.provider.apiVersion, totalTimeoutMs,
+        stream: requested.stream, body: requested.body, apiVersion: this.env.provider.apiVersion, totalTimeoutMs, claim,
       });
     } catch (error) {
       place.lease.end('neither');
       throw error;
     }
+  }
+
+  /** The same call under the same idempotency key: the first answer, in the form that is asked for now, at no charge. */
+  async #answerAgain({ requestId, status, body }: FirstResult, requested: RequestedCall, principal: Principal, decision: AccessDecision, caller: Caller): Promise<void> {
+    await this.admission.recordReplay(caller, principal, decision, requestId, status);
+    const headers = { 'x-novix-cache': 'hit', 'x-novix-cost-usd': formatUsd(0n), 'x-novix-attempts': '0', 'x-novix-decision-id': decision.record.id, 'idempotent-replayed': 'true' };
+    if (status !== 200 || !requested.stream) sendAgain(caller.reply, status, status === 200 ? headers : { ...headers, 'x-should-retry': 'false' }, 'application/json', body);
+    else sendAgain(caller.reply, 200, headers, 'text/event-stream', requested.asStream(JSON.parse(body.toString()) as Record<string, unknown>));
   }
 
   /** Step 9, and the end of the answer, which waits for it. */
@@ -152,6 +174,10 @@ export class CompletionPipeline {
   ): Promise<void> {
     const { reader, failure } = dispatched;
     const end = this.#end(dispatched, requested, plan, answer.begun);
+    const tail = failure === undefined ? reader.tail() : undefined;
+    if (answer instanceof KeptAnswer && !(failure instanceof CallerGone)) {
+      end.result = tail === undefined ? Buffer.from(JSON.stringify(errorBody(toError(failure, requested)))) : answer.whole(tail, reader.usage);
+    }
     const inDatabase = await this.#settle(call, end);
     if (failure instanceof CallerGone) {
       answer.abandon();
@@ -160,7 +186,7 @@ export class CompletionPipeline {
     let error = failure === undefined ? undefined : recorded(toError(failure, requested));
     if (!inDatabase) error ??= recorded(unrecorded());
     if (error === undefined) {
-      answer.finish(reader.tail(), { ...headers, 'x-novix-cost-usd': formatUsd(end.charge.ticks) }, reader.usage);
+      answer.finish(tail!, { ...headers, 'x-novix-cost-usd': formatUsd(end.charge.ticks) }, reader.usage);
     } else if (answer.begun) {
       answer.fail(error);
     } else {
@@ -185,6 +211,7 @@ export class CompletionPipeline {
       outcome: sent ? outcome : 'never_sent', charge, usage, attempts, answerCommitment,
       httpStatus: begun || failure === undefined ? 200 : (error?.status ?? 499),
       errorCode: failure instanceof CallerGone ? 'caller_gone' : error?.code,
+      cutBy: failure instanceof GatewayError ? failure.decision : undefined,
       stored: failure === undefined ? requested.stored(reader, candidate) : gone ? requested.gone?.() : undefined,
     };
   }

@@ -7,6 +7,7 @@ import { settlementEntry, type HoldContext } from '../cost/ledger-entry.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Clock } from '../shared/clock.ts';
 import { REPLICA_DEAD_AFTER_SECONDS, type Replica } from '../shared/replica.ts';
+import type { Idempotency } from './idempotency.ts';
 import { outcomeText, type CallEnd } from './call-record.ts';
 
 const SWEEP_MS = 5_000;
@@ -34,6 +35,7 @@ export class OrphanSweeper {
   constructor(
     private readonly pool: Pool,
     private readonly journal: Journal,
+    private readonly idempotency: Pick<Idempotency, 'trim'>,
     private readonly replica: Replica,
     private readonly clock: Clock,
     private readonly logger: Logger,
@@ -58,6 +60,7 @@ export class OrphanSweeper {
     await this.journal.replaySpool();
     await this.#chargeOrphans();
     await this.#trim();
+    await this.idempotency.trim();
   }
 
   async #chargeOrphans(): Promise<void> {

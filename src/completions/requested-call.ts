@@ -3,7 +3,7 @@ import type { Model } from '../catalogue/catalogue.ts';
 import type { Candidate, CostFacts, Plan } from '../cost/plan.ts';
 import type { AnswerReader } from '../provider/answer-reader.ts';
 import type { UpstreamRequest } from '../provider/grok-client.ts';
-import type { CompletionAnswer, Flow } from './completion-answer.ts';
+import type { Assembly, CompletionAnswer, Flow } from './completion-answer.ts';
 import type { Opening } from './conversation.ts';
 import type { StoredChange } from './stored-responses.ts';
 
@@ -14,6 +14,8 @@ import type { StoredChange } from './stored-responses.ts';
 export interface RequestedCall {
   /** The caller's bytes, to which the record commits. */
   readonly body: Buffer;
+  /** The same but for the form of the answer, plain or streamed: what makes two requests one. */
+  readonly identity: Buffer;
   /** Model id or alias; undefined for the default model. */
   readonly model: string | undefined;
   readonly stream: boolean;
@@ -35,6 +37,10 @@ export interface RequestedCall {
   upstream(plan: Plan, candidate: Candidate, conversation: string | undefined, store: boolean): Omit<UpstreamRequest, 'conversationId'>;
   reader(plan: Plan): AnswerReader;
   answer(reply: FastifyReply, flow: Flow, headers: () => Readonly<Record<string, string>>): CompletionAnswer;
+  /** Puts the frames of an answer together into the object that a plain answer is. */
+  assembly(): Assembly;
+  /** The same object as a stream, for a repeat that asks for one. */
+  asStream(whole: Record<string, unknown>): Buffer;
   /** What a whole answer changes of what the provider keeps; undefined for nothing. */
   stored(reader: AnswerReader, candidate: Candidate): StoredChange | undefined;
   /** The same where the provider knows nothing of what the call is about. */

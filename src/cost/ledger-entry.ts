@@ -3,6 +3,8 @@ import type { TokenUsage } from '../catalogue/token-price.ts';
 
 /** What `ledger_apply` can say of an operation (see the migration that creates it). */
 export const LEDGER_VERDICT = { fine: 0, noRoom: 1, noBudget: 2, late: 3, alreadyResolved: 4, unknownHold: 5 } as const;
+/** Of `idempotency_claim`: somebody has the key. */
+export const KEY_TAKEN = 6;
 
 /** What an outcome needs to say of a call when the process that made it can no longer say it. */
 export interface HoldContext {

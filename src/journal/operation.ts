@@ -4,7 +4,7 @@
 export type Verdict = number;
 
 /** The participants of a commit, as SQL functions `f(verdicts smallint[], entries json) returns smallint[]`, in the order in which they decide. */
-export const PARTICIPANTS = ['ledger_apply', 'audit_append', 'stored_responses_apply'] as const;
+export const PARTICIPANTS = ['idempotency_claim', 'ledger_apply', 'audit_append', 'stored_responses_apply', 'idempotency_finish'] as const;
 export type Participant = (typeof PARTICIPANTS)[number];
 
 /** Admissions are refused under load and given up early; outcomes of admitted calls never are; refusals use what room is left. */

@@ -107,7 +107,7 @@ export class Deployments {
       if (before === undefined) throw notFound();
       const after = this.#checked(id, { ...before, ...(change.model === undefined ? {} : { models: null }), ...change });
       if (stored) await manager.update(StoredDeployment, { id }, { definition: after });
-      else await manager.insert(StoredDeployment, { id, definition: after });
+      else await manager.upsert(StoredDeployment, { id, definition: after }, ['id']);
       await alongside(manager, before, after);
       await notify(manager, TOPIC);
     });

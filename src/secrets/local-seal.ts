@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, linkSync, mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Env } from '../env.ts';
 
@@ -39,7 +39,14 @@ export class LocalSeal {
     if (make && !existsSync(path)) {
       mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
       try {
-        writeFileSync(path, `${randomBytes(KEY_BYTES).toString('base64')}\n`, { mode: 0o600, flag: 'wx' });
+        // Whole at once: another process must not read half of it.
+        const draft = `${path}.${process.pid}`;
+        writeFileSync(draft, `${randomBytes(KEY_BYTES).toString('base64')}\n`, { mode: 0o600 });
+        try {
+          linkSync(draft, path);
+        } finally {
+          unlinkSync(draft);
+        }
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error; // another process was quicker: its key is as good
       }

@@ -39,6 +39,10 @@ export interface DecisionRecord {
   revision: string;
   policy?: string | undefined;
   rule?: string | undefined;
+  /** Why not, as the caller was told. */
+  reason?: string | undefined;
+  /** What all had to be allowed; invoke where absent. */
+  actions?: readonly string[];
   /** What it would have been with the shadowed rules, where that differs. */
   shadow?: { allowed: boolean; policy: string | undefined; rule: string | undefined } | undefined;
   /** What rules could ask about, and what of it belongs to each deployment. */
@@ -80,7 +84,7 @@ export class GatewayError extends Error {
     this.code = code;
     this.status = status;
     this.type = type;
-    this.retryable = waits;
+    this.retryable = waits || options.retryAfterSeconds !== undefined;
     this.param = options.param ?? null;
     this.retryAfterSeconds = options.retryAfterSeconds ?? (status === 503 || status === 429 ? 1 : undefined);
     this.internal = options.internal;

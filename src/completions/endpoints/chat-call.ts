@@ -5,7 +5,7 @@ import type { AnswerReader } from '../../provider/answer-reader.ts';
 import { ChatAssembly } from '../../provider/chat-assembly.ts';
 import { ChatStreamReader } from '../../provider/chat-stream.ts';
 import type { UpstreamRequest } from '../../provider/grok-client.ts';
-import { PlainAnswer, StreamedAnswer, type CompletionAnswer, type Flow } from '../completion-answer.ts';
+import { PlainAnswer, StreamedAnswer, type Assembly, type CompletionAnswer, type Flow } from '../completion-answer.ts';
 import type { Opening } from '../conversation.ts';
 import type { RequestedCall } from '../requested-call.ts';
 import type { CompletionRequest, ParsedCompletion } from './chat-request.ts';
@@ -24,6 +24,10 @@ export class ChatCall implements RequestedCall {
 
   get body(): Buffer {
     return this.parsed.body;
+  }
+
+  get identity(): Buffer {
+    return withMembers(this.parsed.body, this.parsed.members, new Map([['stream', undefined], ['stream_options', undefined]]));
   }
 
   get model(): string | undefined {
@@ -96,7 +100,23 @@ export class ChatCall implements RequestedCall {
   }
 
   answer(reply: FastifyReply, flow: Flow, headers: () => Readonly<Record<string, string>>): CompletionAnswer {
-    return this.stream ? new StreamedAnswer(reply, flow, headers) : new PlainAnswer(reply, () => new ChatAssembly());
+    return this.stream ? new StreamedAnswer(reply, flow, headers) : new PlainAnswer(reply, () => this.assembly());
+  }
+
+  assembly(): Assembly {
+    return new ChatAssembly();
+  }
+
+  /** One chunk with all of each choice, one with its end, then the usage where it is asked for. */
+  asStream(whole: Record<string, unknown>): Buffer {
+    const { choices, usage, ...envelope } = whole as { choices: { index: number; message: Record<string, unknown>; finish_reason?: string }[]; usage?: unknown };
+    const chunk = (more: object): string => `data: ${JSON.stringify({ ...envelope, object: 'chat.completion.chunk', ...more })}\n\n`;
+    const withUsage = this.parsed.request.stream_options?.include_usage === true && usage !== undefined;
+    return Buffer.from([
+      ...choices.map(({ index, message: { refusal: _refusal, ...delta } }) => chunk({ choices: [{ index, delta }] })),
+      ...choices.map(({ index, finish_reason: reason }) => chunk({ choices: [{ index, delta: {}, finish_reason: reason }] })),
+      ...(withUsage ? [chunk({ choices: [], usage })] : []), 'data: [DONE]\n\n',
+    ].join(''));
   }
 
   stored(): undefined {

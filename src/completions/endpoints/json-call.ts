@@ -8,7 +8,7 @@ import type { AnswerReader } from '../../provider/answer-reader.ts';
 import type { UpstreamRequest } from '../../provider/grok-client.ts';
 import { FREE_OF_CHARGE, readEmbeddingUsage, readImageUsage } from '../../provider/grok-usage.ts';
 import { JsonAnswerReader } from '../../provider/json-answer.ts';
-import { JsonAnswer, type CompletionAnswer } from '../completion-answer.ts';
+import { JsonAnswer, JsonWhole, type CompletionAnswer } from '../completion-answer.ts';
 import type { RequestedCall } from '../requested-call.ts';
 import { withMembers } from '../../shared/json-members.ts';
 import { assertModelTakes, unsupported, writesText } from './model-fit.ts';
@@ -88,6 +88,10 @@ export class JsonCall<T extends TSchema> implements RequestedCall {
     this.#parsed = endpoint.schema.parse(body);
   }
 
+  get identity(): Buffer {
+    return this.body;
+  }
+
   get model(): string | undefined {
     return (this.#parsed.request as { model?: string | null }).model ?? undefined;
   }
@@ -110,6 +114,14 @@ export class JsonCall<T extends TSchema> implements RequestedCall {
 
   answer(reply: FastifyReply): CompletionAnswer {
     return new JsonAnswer(reply);
+  }
+
+  assembly(): JsonWhole {
+    return new JsonWhole();
+  }
+
+  asStream(): never {
+    throw new Error('this endpoint has no streams');
   }
 
   stored(): undefined {

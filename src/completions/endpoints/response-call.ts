@@ -4,13 +4,14 @@ import { NO_COST, type Candidate, type CostFacts, type Plan } from '../../cost/p
 import type { AnswerReader } from '../../provider/answer-reader.ts';
 import type { UpstreamRequest } from '../../provider/grok-client.ts';
 import { ResponseAssembly, ResponseStreamReader } from '../../provider/response-stream.ts';
-import { PlainAnswer, StreamedAnswer, type CompletionAnswer, type Flow } from '../completion-answer.ts';
+import { PlainAnswer, StreamedAnswer, type Assembly, type CompletionAnswer, type Flow } from '../completion-answer.ts';
 import type { Opening } from '../conversation.ts';
 import type { RequestedCall } from '../requested-call.ts';
 import type { StoredChange, StoredResponse } from '../stored-responses.ts';
 import { withMembers } from '../../shared/json-members.ts';
 import { assertEffort, assertModelTakes, assertOwnTools, defaultMembers, imageBytes, isImagePart, isPriority, unsupported, type Defaults } from './model-fit.ts';
 import type { ParsedRequest } from './request-schema.ts';
+import { responseEvents } from './response-events.ts';
 import type { InputItem, InputPart, ResponseRequest } from './response-request.ts';
 
 /** Items that are text all through, whose bytes say what they cost. Others stand for something that the provider would look up. */
@@ -28,6 +29,10 @@ export class ResponseCall implements RequestedCall {
 
   get body(): Buffer {
     return this.parsed.body;
+  }
+
+  get identity(): Buffer {
+    return withMembers(this.parsed.body, this.parsed.members, new Map([['stream', undefined]]));
   }
 
   get model(): string | undefined {
@@ -109,7 +114,15 @@ export class ResponseCall implements RequestedCall {
   }
 
   answer(reply: FastifyReply, flow: Flow, headers: () => Readonly<Record<string, string>>): CompletionAnswer {
-    return this.stream ? new StreamedAnswer(reply, flow, headers) : new PlainAnswer(reply, () => new ResponseAssembly());
+    return this.stream ? new StreamedAnswer(reply, flow, headers) : new PlainAnswer(reply, () => this.assembly());
+  }
+
+  assembly(): Assembly {
+    return new ResponseAssembly();
+  }
+
+  asStream(whole: Record<string, unknown>): Buffer {
+    return responseEvents(whole);
   }
 
   stored({ storedId, billed, outputTokensSeen }: AnswerReader, { name, deployment }: Candidate): StoredChange | undefined {

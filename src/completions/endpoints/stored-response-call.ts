@@ -4,13 +4,14 @@ import type { AnswerReader } from '../../provider/answer-reader.ts';
 import type { UpstreamRequest } from '../../provider/grok-client.ts';
 import { FREE_OF_CHARGE } from '../../provider/grok-usage.ts';
 import { JsonAnswerReader } from '../../provider/json-answer.ts';
-import { JsonAnswer, type CompletionAnswer } from '../completion-answer.ts';
+import { JsonAnswer, JsonWhole, type CompletionAnswer } from '../completion-answer.ts';
 import type { RequestedCall } from '../requested-call.ts';
 import type { StoredChange, StoredResponse } from '../stored-responses.ts';
 
 /** Reading or deleting what the provider keeps: free, and decided, recorded and sent like any other call. */
 export class StoredResponseCall implements RequestedCall {
   readonly body = Buffer.alloc(0);
+  readonly identity: Buffer;
   readonly stream = false;
   readonly capabilities = ['text'];
   readonly storage = 'none';
@@ -19,7 +20,9 @@ export class StoredResponseCall implements RequestedCall {
   constructor(
     private readonly response: StoredResponse,
     private readonly request: { method: 'GET' | 'DELETE'; path: string },
-  ) {}
+  ) {
+    this.identity = Buffer.from(request.path);
+  }
 
   get model(): string {
     return this.response.model;
@@ -43,6 +46,14 @@ export class StoredResponseCall implements RequestedCall {
 
   answer(reply: FastifyReply): CompletionAnswer {
     return new JsonAnswer(reply);
+  }
+
+  assembly(): JsonWhole {
+    return new JsonWhole();
+  }
+
+  asStream(): never {
+    throw new Error('this endpoint has no streams');
   }
 
   stored(): StoredChange | undefined {

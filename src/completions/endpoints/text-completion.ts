@@ -3,7 +3,7 @@ import { Type, type Static } from 'typebox';
 import { ChatAssembly } from '../../provider/chat-assembly.ts';
 import { parseChunk } from '../../provider/chat-stream.ts';
 import { frameData, frameEnd } from '../../provider/sse-frames.ts';
-import { PlainAnswer, StreamedAnswer, type CompletionAnswer, type Flow } from '../completion-answer.ts';
+import { PlainAnswer, StreamedAnswer, type Assembly, type CompletionAnswer, type Flow } from '../completion-answer.ts';
 import { ChatCall } from './chat-call.ts';
 import { parseCompletionRequest, type ParsedCompletion } from './chat-request.ts';
 import { withMembers } from '../../shared/json-members.ts';
@@ -54,7 +54,17 @@ export class TextCompletionCall extends ChatCall {
   }
 
   override answer(reply: FastifyReply, flow: Flow, headers: () => Readonly<Record<string, string>>): CompletionAnswer {
-    return this.stream ? new StreamedAnswer(reply, flow, headers, asTextFrames) : new PlainAnswer(reply, () => new TextAssembly());
+    return this.stream ? new StreamedAnswer(reply, flow, headers, asTextFrames) : new PlainAnswer(reply, () => this.assembly());
+  }
+
+  override assembly(): Assembly {
+    return new TextAssembly();
+  }
+
+  override asStream(whole: Record<string, unknown>): Buffer {
+    const { usage, ...chunk } = whole;
+    const frames = [chunk, ...(this.parsed.request.stream_options?.include_usage === true && usage !== undefined ? [{ ...chunk, choices: [], usage }] : [])];
+    return Buffer.from(`${frames.map((frame) => `data: ${JSON.stringify(frame)}\n\n`).join('')}data: [DONE]\n\n`);
   }
 }
 
