@@ -4,7 +4,8 @@ import { CreateDeployments20261124190000 } from './20261124190000-create-deploym
 import { CreateIdempotency20261124210000 } from './20261124210000-create-idempotency.ts';
 import { CreateJournal20261124100000 } from './20261124100000-create-journal.ts';
 import { CreateLedger20261124100200 } from './20261124100200-create-ledger.ts';
+import { CreateUsage20261124220000 } from './20261124220000-create-usage.ts';
 import { CreateStoredResponses20261124180000 } from './20261124180000-create-stored-responses.ts';
 
 /** All migrations, oldest first: listed, because globs find nothing once the code is compiled elsewhere. */
-export const MIGRATIONS = [CreateJournal20261124100000, CreateAuditLog20261124100100, CreateLedger20261124100200, CreateStoredResponses20261124180000, CreateDeployments20261124190000, CreateAccess20261124200000, CreateIdempotency20261124210000];
+export const MIGRATIONS = [CreateJournal20261124100000, CreateAuditLog20261124100100, CreateLedger20261124100200, CreateStoredResponses20261124180000, CreateDeployments20261124190000, CreateAccess20261124200000, CreateIdempotency20261124210000, CreateUsage20261124220000];

@@ -28,6 +28,7 @@ import { ResponsesController } from './completions/endpoints/responses.controlle
 import { StoredResponses } from './completions/stored-responses.ts';
 import { BudgetsController } from './cost/budgets.controller.ts';
 import { Budgets } from './cost/budgets.ts';
+import { UsageController } from './cost/usage.controller.ts';
 import { ENV } from './env.ts';
 import type { GatewayParts } from './gateway-parts.ts';
 import { OperationsModule } from './health/operations.module.ts';
@@ -69,7 +70,7 @@ export class AppModule {
         }),
         ...operations,
       ],
-      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, TenantsController, BudgetsController, PoliciesController, PolicyTrialsController, RevocationsController, ApiKeysController, DeploymentsController, BreakersController],
+      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, TenantsController, BudgetsController, UsageController, PoliciesController, PolicyTrialsController, RevocationsController, ApiKeysController, DeploymentsController, BreakersController],
       providers: [
         { provide: ENV, useValue: parts.settings },
         { provide: LOGGER, useValue: parts.logger },

@@ -70,6 +70,15 @@ export async function runCommand(): Promise<void> {
       print(options, budget, `Budget ${String(budget['id'])}: ${limitUsd} USD a ${window} for ${tenant}, ${scope}.`);
     });
 
+  program.command('ledger').description('the ledger').command('check').description('prove that the ledger adds up to the tick; status 1 and the rows where it does not').addOption(json())
+    .action(async (options: JsonOption) => {
+      const { checks, faults } = await (await databaseCommands()).checkLedgerOf();
+      print(options, { ok: faults.length === 0, checks, faults }, faults.length === 0
+        ? `The ledger adds up.\n${checks.map((check) => `  ${check}`).join('\n')}`
+        : faults.map(({ check, id, expected, found }) => `${check}\n  ${id}: expected ${expected}, found ${found}`).join('\n'));
+      if (faults.length > 0) process.exitCode = 1;
+    });
+
   await program.parseAsync();
 }
 

@@ -1,7 +1,9 @@
+import { Client } from 'pg';
 import type { DataSource } from 'typeorm';
 import { recordChange, type ChangeOrigin } from './audit/record-change.ts';
 import { budgetView } from './cost/budget.ts';
 import { Budgets, type NewBudget } from './cost/budgets.ts';
+import { checkLedger } from './cost/ledger-check.ts';
 import { loadEnv, type Env } from './env.ts';
 import { createDataSource } from './shared/database.ts';
 import { createLogger } from './shared/logger.ts';
@@ -17,6 +19,19 @@ const ORIGIN: ChangeOrigin = {
 /** Brings the database up to date. Returns the names of the migrations that ran. */
 export function migrate(): Promise<string[]> {
   return withDatabase((url) => runMigrations(url));
+}
+
+/** Checks the whole ledger. Returns what was checked, and what does not add up. */
+export function checkLedgerOf(): Promise<Awaited<ReturnType<typeof checkLedger>>> {
+  return withDatabase(async (url) => {
+    const client = new Client({ connectionString: url, application_name: 'novix-ledger-check' });
+    await client.connect();
+    try {
+      return await checkLedger(async (sql) => (await client.query(sql)).rows as unknown[]);
+    } finally {
+      await client.end();
+    }
+  });
 }
 
 export function createTenant(fields: TenantFields): Promise<Record<string, unknown>> {

@@ -101,7 +101,16 @@ export class AccessRules {
     this.#listeners.push(listener);
   }
 
-  /** Looks for changes: after one of our own, so that it holds for the next request. */
+  /** After a change of our own, so that it holds for the next request. It has been made, whatever becomes of this: then the next look finds it. */
+  async changed(): Promise<void> {
+    try {
+      await this.refresh();
+    } catch (error) {
+      this.logger.warn({ err: error }, 'access: a change of our own is not seen yet');
+    }
+  }
+
+  /** Looks for changes. */
   refresh(): Promise<void> {
     // One at a time, and never one that began before the change it is to see.
     const next = (this.#loading ?? Promise.resolve()).catch(() => {}).then(() => this.#load());
@@ -117,26 +126,43 @@ export class AccessRules {
     const askedAtMs = performance.now();
     const { rows: [revision] } = await this.pool.query<{ number: string }>('SELECT number FROM access_revision');
     if (revision!.number !== this.#number) {
-      // Read after the number: what is newer still comes with the next one.
-      const [policies, revocations] = await Promise.all([this.#readPolicies(), this.#readRevocations()]);
+      const { number, policies, revocations } = await this.#read();
       this.#policies = policies;
       this.#revoked = new Revoked(revocations);
       this.#points = new Map();
-      this.#number = revision!.number;
+      this.#number = number;
       this.#confirmedAtMs = askedAtMs;
       for (const listener of this.#listeners) listener();
     }
     this.#confirmedAtMs = askedAtMs;
   }
 
-  async #readPolicies(): Promise<StoredPolicy[]> {
-    const { rows } = await this.pool.query<{ id: string; tenant_id: string | null; name: string; status: 'enforced' | 'shadow'; rules: Rule[] }>('SELECT id, tenant_id, name, status, rules FROM policies ORDER BY id');
-    return rows.map(({ id, tenant_id: tenantId, name, status, rules }) => ({ id, tenantId: tenantId ?? undefined, name, status, rules }));
+  /** In one statement, so that the number names exactly these. */
+  async #read(): Promise<{ number: string; policies: StoredPolicy[]; revocations: ActiveRevocation[] }> {
+    const { rows: [row] } = await this.pool.query<{ number: string; policies: PolicyRow[]; revocations: RevocationRow[] }>(
+      `SELECT number,
+         (SELECT coalesce(json_agg(p), '[]') FROM (SELECT id, tenant_id, name, status, rules FROM policies ORDER BY id) p) AS policies,
+         (SELECT coalesce(json_agg(r), '[]') FROM (SELECT type, value, tenant_id, extract(epoch FROM expires_at) * 1000 AS expires_at_ms FROM revocations WHERE expires_at IS NULL OR expires_at > now()) r) AS revocations
+       FROM access_revision`);
+    return {
+      number: row!.number,
+      policies: row!.policies.map(({ tenant_id: tenantId, ...policy }) => ({ ...policy, tenantId: tenantId ?? undefined })),
+      revocations: row!.revocations.map(({ type, value, tenant_id: tenantId, expires_at_ms: expiresAtMs }) => ({ type, value, tenantId: tenantId ?? undefined, expiresAtMs: expiresAtMs ?? undefined })),
+    };
   }
+}
 
-  async #readRevocations(): Promise<ActiveRevocation[]> {
-    const { rows } = await this.pool.query<{ type: RevocationType; value: string; tenant_id: string | null; expires_at: Date | null }>(
-      'SELECT type, value, tenant_id, expires_at FROM revocations WHERE expires_at IS NULL OR expires_at > now()');
-    return rows.map(({ type, value, tenant_id: tenantId, expires_at: expiresAt }) => ({ type, value, tenantId: tenantId ?? undefined, expiresAtMs: expiresAt?.getTime() }));
-  }
+interface PolicyRow {
+  id: string;
+  tenant_id: string | null;
+  name: string;
+  status: 'enforced' | 'shadow';
+  rules: Rule[];
+}
+
+interface RevocationRow {
+  type: RevocationType;
+  value: string;
+  tenant_id: string | null;
+  expires_at_ms: number | null;
 }

@@ -52,7 +52,7 @@ const dataSource = {
   }),
 } as unknown as DataSource;
 const tenants = { find: async (id: string) => (id === 'nobody' ? undefined : ({ id, tier: 'enterprise', dataClass: 'confidential', boundTokens: false } as unknown as Tenant)) } as ConstructorParameters<typeof ApiKeys>[3];
-const keysWith = (some: readonly [KeyPepper, ...KeyPepper[]], nowMs = 1_000): ApiKeys => new ApiKeys(dataSource, pool, { refresh: async () => {} }, tenants, some, { nowMs: () => nowMs, monotonicMs: () => 0 }, pino({ level: 'silent' }));
+const keysWith = (some: readonly [KeyPepper, ...KeyPepper[]], nowMs = 1_000): ApiKeys => new ApiKeys(dataSource, pool, { changed: async () => {} }, tenants, some, { nowMs: () => nowMs, monotonicMs: () => 0 }, pino({ level: 'silent' }));
 
 function keyOf(random: Buffer): string {
   const sum = Buffer.alloc(4);

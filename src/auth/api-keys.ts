@@ -43,7 +43,7 @@ export class ApiKeys {
   constructor(
     private readonly dataSource: DataSource,
     private readonly pool: Pick<Pool, 'query'>,
-    private readonly rules: Pick<AccessRules, 'refresh'>,
+    private readonly rules: Pick<AccessRules, 'changed'>,
     private readonly tenants: Pick<TenantDirectory, 'find'>,
     private readonly peppers: readonly [KeyPepper, ...KeyPepper[]],
     private readonly clock: Clock,
@@ -110,7 +110,7 @@ export class ApiKeys {
       await moveAccessRevision(manager);
       return made;
     });
-    await this.rules.refresh();
+    await this.rules.changed();
     return rotated;
   }
 
@@ -122,7 +122,7 @@ export class ApiKeys {
       await cutRunning(manager, before);
       await moveAccessRevision(manager);
     });
-    await this.rules.refresh();
+    await this.rules.changed();
   }
 
   async #insert(manager: EntityManager, fields: NewApiKey, alongside: Alongside): Promise<{ entity: ApiKeyEntity; key: string }> {

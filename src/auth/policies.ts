@@ -44,7 +44,7 @@ export class Policies {
       await moveAccessRevision(manager);
       return policy;
     });
-    await this.rules.refresh();
+    await this.rules.changed();
     return created;
   }
 
@@ -71,7 +71,7 @@ export class Policies {
       await moveAccessRevision(manager);
       return after;
     });
-    await this.rules.refresh();
+    await this.rules.changed();
     return replaced;
   }
 
@@ -82,7 +82,7 @@ export class Policies {
       await alongside(manager, before, null);
       await moveAccessRevision(manager);
     });
-    await this.rules.refresh();
+    await this.rules.changed();
   }
 }
 

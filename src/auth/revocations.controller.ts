@@ -80,7 +80,7 @@ export class RevocationsController {
       await moveAccessRevision(manager);
       return revocation;
     });
-    await this.rules.refresh();
+    await this.rules.changed();
     return revocationView(created);
   }
 
@@ -112,7 +112,7 @@ export class RevocationsController {
       await this.#record(request, manager, 'delete', before, null);
       await moveAccessRevision(manager);
     });
-    await this.rules.refresh();
+    await this.rules.changed();
   }
 
   async #find(manager: EntityManager, request: FastifyRequest, id: string): Promise<RevocationEntity> {

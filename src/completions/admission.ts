@@ -66,7 +66,7 @@ export class Admission {
       requestId: request.requestId, holdId: uuid(), actor: actorOf(principal), operation: request.operation, ip: request.ip, startedAtMs: nowMs,
       context: {
         sub: principal.subject, model: plan.resolved.name, upstream_model: candidate.model.id, deployment: candidate.deployment.id, stream: request.stream,
-        decision_id: decision.record.id, operation: request.operation, ip: request.ip,
+        decision_id: decision.record.id, operation: request.operation, ip: request.ip, ...(typeof principal.attributes['team'] === 'string' ? { team: principal.attributes['team'] } : {}),
       },
     };
     const hold: Hold = {

@@ -1,4 +1,4 @@
-import { Controller, Get, HttpCode, Inject, Param, Patch, Post, Query, Req } from '@nestjs/common';
+import { Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req } from '@nestjs/common';
 import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
 import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
@@ -6,6 +6,8 @@ import { originOf, recordChange } from '../audit/record-change.ts';
 import type { Principal } from '../auth/principal.ts';
 import { roleDenied } from '../auth/role-denied.ts';
 import { Roles } from '../auth/route-access.ts';
+import { visibleTenant } from '../auth/scope.ts';
+import { Catalogue } from '../catalogue/catalogue.ts';
 import { ApiAnswers, ApiJsonBody, ApiPage } from '../openapi/documented.ts';
 import { CLOCK, type Clock } from '../shared/clock.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
@@ -45,6 +47,7 @@ const budgetPatch = new ValidatedBody(BudgetPatchBody);
 export class BudgetsController {
   constructor(
     @Inject(Budgets) private readonly budgets: Budgets,
+    @Inject(Catalogue) private readonly catalogue: Catalogue,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
 
@@ -56,6 +59,10 @@ export class BudgetsController {
   async create(@Req() request: FastifyRequest): Promise<Record<string, unknown>> {
     const body = await newBudget.read(request);
     const scope = scopeKey(body.scope);
+    // A budget that no call can ever count toward would look as if it limited something.
+    if (body.scope.type === 'model' && this.catalogue.resolve(body.scope.id!)?.name !== body.scope.id) {
+      throw new GatewayError('invalid_request', { publicMessage: `No call counts toward a model ${JSON.stringify(body.scope.id)}: budgets of models go by alias, or by the id of a model without one.`, param: 'scope.id' });
+    }
     assertMayChange(request.principal!, body.tenant, scope);
     const nowMs = this.clock.nowMs();
     const created = await this.budgets.create(
@@ -96,6 +103,18 @@ export class BudgetsController {
       recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'update', object: { type: 'budget', id }, before: budgetView(before, nowMs), after: budgetView(after, nowMs) }));
     return budgetView(updated, nowMs);
   }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('tenant-admin')
+  @ApiAnswers(204, Type.Null(), [400, 403, 404])
+  async remove(@Req() request: FastifyRequest, @Param('id') id: string): Promise<void> {
+    const budget = await this.budgets.find(id, visibleTenant(request.principal!));
+    assertMayChange(request.principal!, budget.tenantId, budget.scope);
+    const nowMs = this.clock.nowMs();
+    await this.budgets.remove(id, (manager, before) =>
+      recordChange(manager, { origin: originOf(request), timeMs: nowMs, activity: 'delete', object: { type: 'budget', id }, before: budgetView(before, nowMs), after: null }));
+  }
 }
 
 /** The pattern lets pass what the ledger's numbers cannot hold. */
@@ -103,11 +122,6 @@ function readLimit(usd: string): bigint {
   const ticks = parseUsd(usd);
   if (ticks === undefined) throw new GatewayError('invalid_request', { publicMessage: `limit_usd is more than the ${formatUsd(TICKS_MAX)} that a budget can hold.`, param: 'limit_usd' });
   return ticks;
-}
-
-/** The tenant whose budgets a principal sees; undefined for all of them. */
-function visibleTenant(principal: Principal): string | undefined {
-  return principal.roles.includes('platform-admin') ? undefined : principal.tenantId;
 }
 
 /** A tenant's own admin divides what the platform gave; what the tenant as a whole may spend is the platform's word. */

@@ -58,11 +58,27 @@ export class Budgets {
     });
   }
 
+  /**
+   * Only where nothing is held: what a call holds it has to be able to give back.
+   *
+   * @throws {GatewayError} `invalid_request` while calls hold some of it
+   */
+  async remove(id: string, alongside: (manager: EntityManager, before: Budget) => Promise<void>): Promise<void> {
+    await this.dataSource.transaction(async (manager) => {
+      const before = await lockOne(manager, id);
+      if (before.heldTicks > 0n || (await manager.query<unknown[]>('SELECT FROM holds WHERE $1 = ANY (budget_ids) LIMIT 1', [id])).length > 0) throw inUse();
+      // A charge that may still be corrected must not look for a budget that is gone.
+      await manager.query("UPDATE settlements SET budget_ids = array_remove(budget_ids, $1::uuid) WHERE state = 'expired_charged' AND $1 = ANY (budget_ids)", [id]);
+      await manager.query('DELETE FROM budget_periods WHERE budget_id = $1', [id]);
+      await manager.delete(Budget, { id });
+      await alongside(manager, before);
+    });
+  }
+
   /** Lowering a limit below what is spent is allowed, and stops further calls. */
   async update(id: string, change: { limitTicks?: bigint; warnAt?: string[] }, alongside: (manager: EntityManager, before: Budget, after: Budget) => Promise<void>): Promise<Budget> {
     return this.dataSource.transaction(async (manager) => {
-      const before = isUuid(id) ? await manager.findOne(Budget, { where: { id }, lock: { mode: 'pessimistic_write' } }) : null;
-      if (!before) throw notFound();
+      const before = await lockOne(manager, id);
       await manager.update(Budget, { id }, change);
       const after = await manager.findOneByOrFail(Budget, { id });
       await alongside(manager, before, after);
@@ -71,10 +87,20 @@ export class Budgets {
   }
 }
 
+function inUse(): GatewayError {
+  return new GatewayError('invalid_request', { publicMessage: 'Calls under way hold money of this budget. Set limit_usd to "0" so that no more begin, and delete it when they have ended.' });
+}
+
 function notFound(): GatewayError {
   return new GatewayError('not_found', { publicMessage: 'There is no such budget.' });
 }
 
 export function noTenant(id: string): GatewayError {
   return new GatewayError('not_found', { publicMessage: `There is no tenant ${JSON.stringify(id)}. Create it first.`, param: 'tenant' });
+}
+
+async function lockOne(manager: EntityManager, id: string): Promise<Budget> {
+  const budget = isUuid(id) ? await manager.findOne(Budget, { where: { id }, lock: { mode: 'pessimistic_write' } }) : null;
+  if (!budget) throw notFound();
+  return budget;
 }

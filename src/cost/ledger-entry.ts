@@ -16,6 +16,8 @@ export interface HoldContext {
   decision_id: string;
   operation: string;
   ip: string;
+  /** Of the principal, where it has one: usage is shown by it. */
+  team?: string;
   /** Whether the hold is for an attempt that came to nothing, beside that of its call. */
   lost_attempt?: true;
 }
