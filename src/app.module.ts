@@ -4,6 +4,7 @@ import { PassportModule } from '@nestjs/passport';
 import { ThrottlerModule } from '@nestjs/throttler';
 import type { FastifyRequest } from 'fastify';
 import { DataSource } from 'typeorm';
+import { AlertsController } from './alerts/alerts.controller.ts';
 import { Refusals } from './audit/refusals.ts';
 import { AuthGuard } from './auth/auth.guard.ts';
 import { AccessRules } from './auth/access-rules.ts';
@@ -21,6 +22,7 @@ import { VerifiedTokens } from './auth/verified-tokens.ts';
 import { Catalogue } from './catalogue/catalogue.ts';
 import { TIERS } from './catalogue/tiers.ts';
 import { CompletionPipeline } from './completions/completion-pipeline.ts';
+import { CostController } from './completions/endpoints/cost.controller.ts';
 import { CompletionsController } from './completions/endpoints/completions.controller.ts';
 import { GenerationController } from './completions/endpoints/generation.controller.ts';
 import { ModelsController } from './completions/endpoints/models.controller.ts';
@@ -28,6 +30,8 @@ import { ResponsesController } from './completions/endpoints/responses.controlle
 import { StoredResponses } from './completions/stored-responses.ts';
 import { BudgetsController } from './cost/budgets.controller.ts';
 import { Budgets } from './cost/budgets.ts';
+import { PricesController } from './cost/prices.controller.ts';
+import { Prices } from './cost/prices.ts';
 import { UsageController } from './cost/usage.controller.ts';
 import { ENV } from './env.ts';
 import type { GatewayParts } from './gateway-parts.ts';
@@ -70,7 +74,7 @@ export class AppModule {
         }),
         ...operations,
       ],
-      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, TenantsController, BudgetsController, UsageController, PoliciesController, PolicyTrialsController, RevocationsController, ApiKeysController, DeploymentsController, BreakersController],
+      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, CostController, TenantsController, BudgetsController, UsageController, PricesController, AlertsController, PoliciesController, PolicyTrialsController, RevocationsController, ApiKeysController, DeploymentsController, BreakersController],
       providers: [
         { provide: ENV, useValue: parts.settings },
         { provide: LOGGER, useValue: parts.logger },
@@ -89,6 +93,7 @@ export class AppModule {
         { provide: VerifiedTokens, useValue: parts.verifiedTokens },
         { provide: Refusals, useValue: parts.refusals },
         { provide: DataSource, useValue: parts.dataSource },
+        { provide: Prices, useValue: parts.prices },
         { provide: Budgets, useValue: new Budgets(parts.dataSource) },
         { provide: Deployments, useValue: parts.deployments },
         { provide: Breakers, useValue: parts.breakers },

@@ -3,6 +3,7 @@ import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import type { DataSource } from 'typeorm';
+import { Alerts } from './alerts/alerts.ts';
 import { Commitments } from './audit/commitments.ts';
 import { Refusals } from './audit/refusals.ts';
 import { Sequencer } from './audit/sequencer.ts';
@@ -23,6 +24,9 @@ import { conversationSecret } from './completions/conversation.ts';
 import { Dispatcher } from './completions/dispatch.ts';
 import { CompletionPipeline } from './completions/completion-pipeline.ts';
 import { RunningCalls } from './completions/running-calls.ts';
+import { CostEngine } from './completions/cost-engine.ts';
+import { Predictor } from './cost/predictor.ts';
+import { Prices } from './cost/prices.ts';
 import { Idempotency } from './completions/idempotency.ts';
 import { OrphanSweeper } from './completions/orphan-sweeper.ts';
 import { checkConfigFiles } from './config-check.ts';
@@ -33,6 +37,7 @@ import { Journal } from './journal/journal.ts';
 import { Spool } from './journal/spool.ts';
 import { Breakers } from './provider/breakers.ts';
 import { Deployments } from './provider/deployments.ts';
+import { listModels } from './provider/model-list.ts';
 import { ProviderMetrics } from './provider/provider-metrics.ts';
 import { Shards } from './provider/shards.ts';
 import { openLocalSeal, type LocalSeal } from './secrets/local-seal.ts';
@@ -78,6 +83,7 @@ export interface GatewayParts {
   deployments: Deployments;
   breakers: Breakers;
   apiKeys: ApiKeys;
+  prices: Prices;
   /** Undefined where callers come by plain HTTP. */
   tls: InboundTls | undefined;
   trustedProxies: BlockList;
@@ -92,7 +98,7 @@ export interface GatewayParts {
  * @throws {Error} with one clear line when something is not as it must be
  */
 export async function openGatewayParts(settings: GatewaySettings, logger: Logger, clock: Clock): Promise<GatewayParts> {
-  const { catalogue, tiers, policies, policyRevision } = checkConfigFiles(settings);
+  const { catalogue, tiers, policies, policyRevision, complexity } = checkConfigFiles(settings);
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
 
@@ -120,6 +126,8 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   refusals.open();
   const sequencer = new Sequencer(settings.databaseUrl, logger, registry);
   sequencer.start();
+  const predictor = new Predictor();
+  const costEngine = new CostEngine(catalogue, predictor, complexity);
   const idempotency = new Idempotency(pool, clock);
   const admission = new Admission(journal, new Commitments(pool), idempotency, replica, clock, logger);
   const sweeper = new OrphanSweeper(pool, journal, idempotency, replica, clock, logger, registry);
@@ -128,8 +136,18 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   const { provider } = settings;
   const providerMetrics = new ProviderMetrics(registry);
   const seal = (): LocalSeal => openLocalSeal(settings);
-  const shards = new Shards(settings, seal, providerMetrics, clock, Math.random, logger, catalogue.deployments, (id, openMs) => breakers.announce(id, openMs));
+  const shards = new Shards(settings, seal, providerMetrics, clock, Math.random, logger, catalogue.deployments, (id, openMs) => {
+    breakers.announce(id, openMs);
+    alerts.fire({ type: 'breaker_open', tenantId: undefined, subject: id, occasion: `breaker ${id} ${new Date(clock.nowMs()).toISOString().slice(0, 16)}`, value: `open for ${Math.round(openMs / 1000)} s` });
+  });
   const deployments = new Deployments(dataSource, catalogue, shards, seal, settings.egress, logger);
+  const alerts = new Alerts(pool, logger, registry);
+  alerts.start();
+  // Prices come from the endpoint of the environment: other deployments may be anybody's.
+  const prices = new Prices(dataSource, catalogue, () => {
+    const own = shards.all.find(({ deployment }) => deployment.baseUrl === undefined);
+    return own === undefined ? Promise.resolve([]) : listModels(own.client);
+  }, (model, before, after) => alerts.fire({ type: 'price_changed', tenantId: undefined, subject: model, occasion: `price ${model} ${JSON.stringify(after)}`, value: `${JSON.stringify(before ?? null)} → ${JSON.stringify(after)}` }), logger);
   const breakers = new Breakers(dataSource, pool, shards, replica.id, clock, logger);
   const notifications = new Notifications(settings.databaseUrl, logger);
   const rules = new AccessRules(pool, policies, policyRevision, clock, logger);
@@ -141,20 +159,23 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   await rules.open(notifications);
   const apiKeys = new ApiKeys(dataSource, pool, rules, tenants, await KeyPepper.open(settings.keyFile, pool), clock, logger);
   await deployments.open(notifications);
+  await prices.open(notifications);
   await breakers.open(notifications);
   await notifications.open();
   const dispatcher = new Dispatcher(shards, { max: provider.retryMax, backoffMs: provider.retryBackoffMs }, providerMetrics, clock, Math.random);
-  const pipeline = new CompletionPipeline(settings, catalogue, tiers, rules, running, admission, idempotency, shards, dispatcher, conversationSecret(provider.apiKey), metrics, clock, logger);
+  const pipeline = new CompletionPipeline(settings, catalogue, tiers, rules, running, admission, idempotency, costEngine, predictor, shards, dispatcher, conversationSecret(provider.apiKey), metrics, alerts, clock, logger);
   const health = new Health(journal, verifier, rules);
 
   return {
-    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, rules, tenants, verifier, verifiedTokens, refusals, admission, pipeline, health, deployments, breakers, apiKeys, tls, trustedProxies, clientCertificates,
+    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, rules, tenants, verifier, verifiedTokens, refusals, admission, pipeline, health, deployments, breakers, apiKeys, prices, tls, trustedProxies, clientCertificates,
     close: async () => {
       await waitUntil(() => admission.open === 0, LAST_OUTCOMES_MS);
       await sweeper.stop();
       await refusals.close();
       await notifications.close();
       tls?.close();
+      prices.close();
+      await alerts.close();
       deployments.close();
       rules.close();
       breakers.close();

@@ -22,7 +22,7 @@ const rule = (id: string, effect: Rule['effect'], more: Partial<Rule> = {}): Rul
 const stored = (id: string, tenant: string | null, ...rules: Rule[]): StoredPolicy => ({ id, tenant_id: tenant, name: id, status: 'enforced', rules });
 const BUILT_IN: Policy[] = [{ name: 'roles', rules: [rule('everyone', 'allow')] }];
 const CALL: CallSubject = { modelNames: ['grok-beta'], attributes: {} };
-const PRINCIPAL: Principal = { tenantId: 'acme', tier: 'standard', dataClass: 'internal', subject: 'ada', roles: [], attributes: {}, clientId: undefined, issuer: 'i', tokenId: 'j', expiresAtMs: 1e15, mtls: false };
+const PRINCIPAL: Principal = { tenantId: 'acme', tier: 'standard', dataClass: 'internal', cost: { mode: 'off', targetQuality: 0.5, ceilingTicks: undefined, holds: 'bounded' }, subject: 'ada', roles: [], attributes: {}, clientId: undefined, issuer: 'i', tokenId: 'j', expiresAtMs: 1e15, mtls: false };
 
 /** Stands in for the database: what it holds, whether it answers, and when. */
 class Database {

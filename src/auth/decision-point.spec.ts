@@ -6,7 +6,7 @@ import { PoliciesFile, type Rule } from './policy.ts';
 import type { Principal } from './principal.ts';
 
 const PRINCIPAL: Principal = {
-  tenantId: 'acme', tier: 'standard', dataClass: 'internal', subject: 'dev@acme.example', roles: ['developer'], attributes: { department: 'bi', clearance: 3, region: ['eu', 'us'] }, clientId: 'app-1', issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1e15, mtls: false,
+  tenantId: 'acme', tier: 'standard', dataClass: 'internal', cost: { mode: 'off', targetQuality: 0.5, ceilingTicks: undefined, holds: 'bounded' }, subject: 'dev@acme.example', roles: ['developer'], attributes: { department: 'bi', clearance: 3, region: ['eu', 'us'] }, clientId: 'app-1', issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1e15, mtls: false,
 };
 const CALL: CallFacts = {
   modelNames: ['grok-beta', 'grok-beta', 'grok-4.3'], model: 'grok-beta', stream: true, dataClass: 'internal', maxTokens: 4_000, estimatedCostUsd: 0.01, capabilities: ['text'], deployment: { region: 'global', accelerator: 'shared' },

@@ -133,7 +133,7 @@ export class PolicyTrialsController {
     const timeMs = env.time === undefined ? this.clock.nowMs() : Date.parse(env.time);
     if (Number.isNaN(timeMs)) throw new GatewayError('invalid_request', { publicMessage: 'env.time takes a time such as 2026-11-24T12:00:00Z.', param: 'env.time' });
     const asked: Principal = {
-      tenantId, tier: 'standard', dataClass: 'internal', subject: principal.sub ?? '', roles: principal.roles ?? [], attributes: principal.attrs ?? {}, clientId: principal.client_id,
+      tenantId, tier: 'standard', dataClass: 'internal', cost: { mode: 'off', targetQuality: 0.5, ceilingTicks: undefined, holds: 'bounded' }, subject: principal.sub ?? '', roles: principal.roles ?? [], attributes: principal.attrs ?? {}, clientId: principal.client_id,
       issuer: '', tokenId: '', expiresAtMs: Number.POSITIVE_INFINITY, mtls: principal.mtls ?? false,
     };
     return (places.length === 0 ? [{ region: undefined, accelerator: undefined, zdr: undefined, upstreamModel: undefined }] : places).map((place) => {

@@ -1,4 +1,5 @@
 import type { TierName } from '../catalogue/tiers.ts';
+import type { Tenant } from '../tenants/tenant.ts';
 import type { DataClass } from './decision-point.ts';
 
 /** Attributes of a principal, from the token's `attrs`. */
@@ -10,6 +11,8 @@ export interface Principal {
   tier: TierName;
   /** What its data is at least. */
   dataClass: DataClass;
+  /** How its tenant's money is to be spent. */
+  cost: CostSettings;
   subject: string;
   roles: readonly string[];
   attributes: PrincipalAttributes;
@@ -31,6 +34,20 @@ export interface Principal {
   boundTo?: string | undefined;
   /** Whether its tenant takes bound credentials only. */
   mustBeBound?: boolean;
+}
+
+/** A tenant's own word on what calls may cost. */
+export interface CostSettings {
+  mode: 'off' | 'advise' | 'optimize';
+  targetQuality: number;
+  /** Most that one call may cost, in ticks; undefined for no limit of its own. */
+  ceilingTicks: bigint | undefined;
+  holds: 'bounded' | 'strict';
+}
+
+/** As a tenant's row has it. */
+export function costSettingsOf({ costMode, targetQuality, requestCeilingTicks, holds }: Pick<Tenant, 'costMode' | 'targetQuality' | 'requestCeilingTicks' | 'holds'>): CostSettings {
+  return { mode: costMode, targetQuality, ceilingTicks: requestCeilingTicks ?? undefined, holds };
 }
 
 /** A client certificate that was verified in the handshake, or by a proxy that is trusted. */

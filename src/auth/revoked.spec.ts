@@ -5,7 +5,7 @@ import { Revoked, REVOCATION_TYPES, type ActiveRevocation } from './revoked.ts';
 
 const FINGERPRINT = 'ab'.repeat(32);
 const PRINCIPAL: Principal = {
-  tenantId: 'acme', tier: 'standard', dataClass: 'internal', subject: 'ada', roles: [], attributes: {}, clientId: undefined, issuer: 'i', tokenId: 'jti-1', expiresAtMs: 1e15, mtls: true, keyId: 'key-1', certificate: { fingerprint: FINGERPRINT, uris: ['spiffe://acme/app'] },
+  tenantId: 'acme', tier: 'standard', dataClass: 'internal', cost: { mode: 'off', targetQuality: 0.5, ceilingTicks: undefined, holds: 'bounded' }, subject: 'ada', roles: [], attributes: {}, clientId: undefined, issuer: 'i', tokenId: 'jti-1', expiresAtMs: 1e15, mtls: true, keyId: 'key-1', certificate: { fingerprint: FINGERPRINT, uris: ['spiffe://acme/app'] },
 };
 const revocation = (change: Partial<ActiveRevocation>): ActiveRevocation => ({ type: 'sub', value: 'ada', tenantId: 'acme', expiresAtMs: undefined, ...change });
 const has = (revocations: Partial<ActiveRevocation>[], principal: Principal = PRINCIPAL, nowMs = 1_000): boolean => new Revoked(revocations.map(revocation)).has(principal, nowMs);

@@ -2,7 +2,7 @@ import { Type, type Static } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { plainText } from '../shared/plain-text.ts';
 import type { Tenant } from '../tenants/tenant.ts';
-import type { Principal } from './principal.ts';
+import { costSettingsOf, type Principal } from './principal.ts';
 
 const Text = plainText(512);
 const AttributeText = plainText(1024);
@@ -37,6 +37,7 @@ export function toPrincipal(claims: TokenClaims, tenant: Tenant): Principal {
     tenantId: tenant.id,
     tier: tenant.tier,
     dataClass: tenant.dataClass,
+    cost: costSettingsOf(tenant),
     subject: claims.sub,
     roles,
     attributes: claims.attrs ?? {},

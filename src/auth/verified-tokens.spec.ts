@@ -3,7 +3,7 @@ import type { Principal } from './principal.ts';
 import { VerifiedTokens } from './verified-tokens.ts';
 
 const principal = (subject: string, expiresAtMs = 1_000): Principal =>
-  ({ tenantId: 'acme', tier: 'standard', dataClass: 'internal', subject, roles: [], attributes: {}, clientId: undefined, issuer: 'i', tokenId: 'j', expiresAtMs, mtls: false });
+  ({ tenantId: 'acme', tier: 'standard', dataClass: 'internal', cost: { mode: 'off', targetQuality: 0.5, ceilingTicks: undefined, holds: 'bounded' }, subject, roles: [], attributes: {}, clientId: undefined, issuer: 'i', tokenId: 'j', expiresAtMs, mtls: false });
 
 describe('VerifiedTokens', () => {
   it('knows a token again, and no other', () => {

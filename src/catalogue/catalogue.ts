@@ -17,6 +17,8 @@ export interface ModelPrice {
   /** Applies to every token of a request whose prompt has at least this many tokens, cached ones included. */
   longContext: { fromPromptTokens: number; rates: TokenRates } | undefined;
   priorityMultiplier: bigint;
+  /** Which state of the price it is: 0 for that of the reviewed file. */
+  revision: number;
   source: string;
   asOf: string;
 }
@@ -44,6 +46,8 @@ export interface Model {
   /** A careful (low) number of UTF-8 bytes per input token. */
   bytesPerToken: number;
   imageTokens: number;
+  /** Output tokens of a call, while nothing has been learned. */
+  outputPrior: { p50: number; p90: number };
 }
 
 /** A place that serves models: an endpoint with a key. Also called a shard, where several serve the same model. */
@@ -83,6 +87,8 @@ export interface ResolvedModel {
   deployments: readonly Deployment[];
   /** Aliases that may serve instead when no deployment of this one can. */
   fallbacks: readonly string[];
+  /** Complexity up to which it is expected to do, 0 to 1; undefined where the optimizer does not choose it. */
+  reach: number | undefined;
 }
 
 /** Calls that a deployment takes at once unless it says otherwise. */
@@ -99,8 +105,9 @@ const ModelsFile = Type.Object({
   defaults: Type.Object({
     estimate: Type.Object({ bytes_per_token: Type.Number({ exclusiveMinimum: 0 }), image_tokens: Type.Integer({ minimum: 1 }) }, { additionalProperties: false }),
     priority_multiplier: Type.Integer({ minimum: 1 }),
+    output_prior: Type.Object({ p50: Type.Integer({ minimum: 1 }), p90: Type.Integer({ minimum: 1 }) }, { additionalProperties: false }),
   }, { additionalProperties: false }),
-  aliases: Type.Record(Type.String(), Type.Object({ model: Type.String(), fallbacks: Type.Optional(Type.Array(Type.String())) }, { additionalProperties: false })),
+  aliases: Type.Record(Type.String(), Type.Object({ model: Type.String(), fallbacks: Type.Optional(Type.Array(Type.String())), reach: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })) }, { additionalProperties: false })),
   deployments: Type.Array(Type.Object({
     id: Type.String({ pattern: DEPLOYMENT_ID_PATTERN }), base_url: Type.String(), models: Type.Array(Type.String()), region: Type.String(),
     accelerator: Type.Union([Type.Literal('shared'), Type.Literal('dedicated')]),
@@ -127,9 +134,10 @@ type ModelsFile = Static<typeof ModelsFile>;
 
 /** Names, prices and properties of all models, from `config/models.yaml`, and where they are served. */
 export class Catalogue {
+  readonly #reviewed: readonly Model[];
   readonly #models = new Map<string, Model>();
   /** What each name is shown as, and which other names may stand in for it. */
-  readonly #names = new Map<string, { name: string; model: Model; fallbacks: readonly string[] }>();
+  readonly #names = new Map<string, { name: string; model: Model; fallbacks: readonly string[]; reach: number | undefined }>();
   #deployments: readonly Deployment[];
   #byName: ReadonlyMap<string, ResolvedModel>;
   /** Ids that `GET /v1/models` lists: our aliases first, then the provider's models. */
@@ -137,18 +145,19 @@ export class Catalogue {
 
   constructor(file: ModelsFile) {
     const models = file.models.map((entry) => toModel(entry, file.defaults));
-    const add = (name: string, shownAs: string, model: Model, fallbacks: readonly string[] = []): void => {
+    this.#reviewed = models;
+    const add = (name: string, shownAs: string, model: Model, fallbacks: readonly string[] = [], reach?: number): void => {
       if (this.#names.has(name)) throw new Error(`config/models.yaml: the name ${name} stands for two models`);
-      this.#names.set(name, { name: shownAs, model, fallbacks });
+      this.#names.set(name, { name: shownAs, model, fallbacks, reach });
     };
     for (const model of models) {
       this.#models.set(model.id, model);
       for (const name of [model.id, ...model.aliases]) add(name, model.id, model);
     }
-    for (const [alias, { model: id, fallbacks }] of Object.entries(file.aliases)) {
+    for (const [alias, { model: id, fallbacks, reach }] of Object.entries(file.aliases)) {
       const model = this.#models.get(id);
       if (!model) throw new Error(`config/models.yaml: alias ${alias} names the unknown model ${id}`);
-      add(alias, alias, model, fallbacks);
+      add(alias, alias, model, fallbacks, reach);
     }
     for (const [alias, { fallbacks = [] }] of Object.entries(file.aliases)) {
       for (const fallback of fallbacks) if (!this.#names.has(fallback)) throw new Error(`config/models.yaml: alias ${alias} falls back to the unknown model ${fallback}`);
@@ -173,6 +182,27 @@ export class Catalogue {
     return this.#byName.get(name);
   }
 
+  /** The models of the reviewed file, at its own prices. */
+  get reviewedModels(): readonly Model[] {
+    return this.#reviewed;
+  }
+
+  /**
+   * From now on, models cost this; calls that were admitted before cost what they did then.
+   *
+   * @param prices by model id; the reviewed price for all others
+   */
+  usePrices(prices: ReadonlyMap<string, ModelPrice>): void {
+    for (const model of this.#reviewed) this.#models.set(model.id, { ...model, price: prices.get(model.id) ?? model.price });
+    for (const [name, entry] of this.#names) this.#names.set(name, { ...entry, model: this.#models.get(entry.model.id)! });
+    this.#byName = this.#index();
+  }
+
+  /** What the optimizer may choose from. */
+  get optimizable(): ResolvedModel[] {
+    return this.listedNames.map((name) => this.#byName.get(name)!).filter(({ reach }) => reach !== undefined);
+  }
+
   /** The model that a deployment serves under its own name for it, where we know that model; else the one it stands in for. */
   modelAt(deployment: Deployment, model: Model): Model {
     return (deployment.upstreamModel === undefined ? undefined : this.#models.get(deployment.upstreamModel)) ?? model;
@@ -181,7 +211,7 @@ export class Catalogue {
   #index(): Map<string, ResolvedModel> {
     const names = new Map(this.#deployments.map((deployment) => [deployment, new Set(deployment.models.map((model) => this.#names.get(model)?.name ?? model))]));
     const serving = (name: string): Deployment[] => this.#deployments.filter((deployment) => names.get(deployment)!.has('*') || names.get(deployment)!.has(name));
-    return new Map([...this.#names].map(([requested, { name, model, fallbacks }]) => [requested, { requested, name, model, fallbacks, deployments: serving(name) }]));
+    return new Map([...this.#names].map(([requested, { name, model, fallbacks, reach }]) => [requested, { requested, name, model, fallbacks, reach, deployments: serving(name) }]));
   }
 }
 
@@ -214,11 +244,13 @@ function toModel(entry: ModelsFile['models'][number], defaults: ModelsFile['defa
         rates: toRates(entry.id, price.long_context.usd_per_million),
       },
       priorityMultiplier: BigInt(defaults.priority_multiplier),
+      revision: 0,
       source: price.source,
       asOf: price.as_of,
     },
     bytesPerToken: defaults.estimate.bytes_per_token,
     imageTokens: defaults.estimate.image_tokens,
+    outputPrior: defaults.output_prior,
   };
 }
 

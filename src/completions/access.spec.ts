@@ -8,7 +8,7 @@ import { candidatesFor, NO_COST, planCall } from '../cost/plan.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import { authorize, type AccessDecision, type AccessFacts } from './access.ts';
 
-const PRINCIPAL: Principal = { tenantId: 'acme', tier: 'standard', dataClass: 'internal', subject: 'dev@acme.example', roles: ['developer'], attributes: {}, clientId: undefined, issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1e15, mtls: false };
+const PRINCIPAL: Principal = { tenantId: 'acme', tier: 'standard', dataClass: 'internal', cost: { mode: 'off', targetQuality: 0.5, ceilingTicks: undefined, holds: 'bounded' }, subject: 'dev@acme.example', roles: ['developer'], attributes: {}, clientId: undefined, issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1e15, mtls: false };
 const catalogue = loadCatalogue();
 const resolved = catalogue.resolve('grok-beta')!;
 const regions: ResolvedModel = { ...resolved, deployments: ['eu', 'us'].map((region) => ({ ...resolved.deployments[0]!, id: region, region })) };

@@ -13,6 +13,7 @@ import { GatewayError } from '../shared/gateway-error.ts';
 import type { Replica } from '../shared/replica.ts';
 import type { AccessDecision } from './access.ts';
 import type { Caller } from './caller.ts';
+import type { Choice } from './cost-engine.ts';
 import { running, type Idempotency, type IdempotencyClaim } from './idempotency.ts';
 import { storedEntry } from './stored-responses.ts';
 import { intentText, outcomeText, type CallEnd, type CallIdentity, type LostAttempt } from './call-record.ts';
@@ -24,6 +25,7 @@ export interface AdmissionRequest {
   requestId: string;
   principal: Principal;
   plan: Plan;
+  choice: Choice | undefined;
   candidate: Candidate;
   decision: AccessDecision;
   operation: string;
@@ -74,7 +76,7 @@ export class Admission {
       replicaId: this.replica.id, expiresAtMs: nowMs + request.totalTimeoutMs + EXPIRY_MARGIN_MS, context: identity.context,
     };
     const leafId = uuid();
-    const text = intentText(leafId, identity, principal, plan, candidate, decision, request.apiVersion, committer.commit('prompt', request.body));
+    const text = intentText(leafId, identity, principal, plan, candidate, request.choice, decision, request.apiVersion, committer.commit('prompt', request.body));
     const call = new AdmittedCall(this.journal, this.idempotency, this.clock, this.logger, identity, hold, request.claim, committer, () => {
       this.#open -= 1;
     });

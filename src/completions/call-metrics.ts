@@ -5,6 +5,8 @@ import type { CallEnd, CallIdentity } from './call-record.ts';
 export class CallMetrics {
   readonly priceDrift: Counter;
   readonly usageUnreadable: Counter;
+  readonly holdOverruns: Counter;
+  readonly holdOverrunUsd: Counter;
   readonly #calls: Counter;
   readonly #seconds: Histogram;
   readonly #firstByteSeconds: Histogram;
@@ -22,6 +24,8 @@ export class CallMetrics {
     this.#costUsd = new Counter({ name: 'novix_charged_usd_total', help: 'Charges, rounded to floats for display; the ledger has the exact figures', labelNames, registers });
     this.priceDrift = new Counter({ name: 'novix_price_drift_total', help: 'Answers whose price was not what the price table says', labelNames, registers });
     this.usageUnreadable = new Counter({ name: 'novix_usage_unreadable_total', help: 'Whole answers without believable usage', labelNames, registers });
+    this.holdOverruns = new Counter({ name: 'novix_hold_overruns_total', help: 'Calls that cost more than was held for them', labelNames, registers });
+    this.holdOverrunUsd = new Counter({ name: 'novix_hold_overrun_usd_total', help: 'What they cost beyond it; a budget is overrun by so much at most', labelNames, registers });
     registry.registerMetric(new Gauge({
       name: 'novix_calls_in_flight', help: 'Calls admitted and not yet settled', registers: [],
       collect() {

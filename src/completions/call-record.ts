@@ -6,6 +6,7 @@ import type { HoldContext } from '../cost/ledger-entry.ts';
 import type { Candidate, Plan } from '../cost/plan.ts';
 import type { DecisionRecord } from '../shared/gateway-error.ts';
 import type { AccessDecision } from './access.ts';
+import type { Choice } from './cost-engine.ts';
 import type { StoredChange } from './stored-responses.ts';
 
 /** How an admitted call ended. */
@@ -55,7 +56,7 @@ export interface CallEnd {
 }
 
 /** The record made before a call: who, what, by which rules, and for how much. */
-export function intentText(id: string, call: CallIdentity, principal: Principal, plan: Plan, candidate: Candidate, decision: AccessDecision, apiVersion: string | undefined, prompt: Commitment): string {
+export function intentText(id: string, call: CallIdentity, principal: Principal, plan: Plan, candidate: Candidate, choice: Choice | undefined, decision: AccessDecision, apiVersion: string | undefined, prompt: Commitment): string {
   return auditEventText({
     id, phase: 'intent', timeMs: call.startedAtMs, requestId: call.requestId, actor: actorOf(principal), operation: call.operation, ip: call.ip,
     httpStatus: undefined, errorCode: undefined, activity: 'create',
@@ -66,8 +67,12 @@ export function intentText(id: string, call: CallIdentity, principal: Principal,
       deployment: candidate.deployment.id,
       api_version: apiVersion,
       plan: { input_tokens: plan.inputTokens, max_output_tokens: plan.maxOutputTokens, reasoning_tokens: plan.reasoningTokens, choices: plan.choices, priority: plan.priority },
+      optimizer: choice && {
+        chosen: choice.selection.option.name, complexity: Number(choice.complexity.toFixed(3)), kind: choice.kind, expected_quality: Number(choice.selection.expectedQuality.toFixed(3)),
+        predicted: { input_tokens: choice.inputTokens, output_tokens: choice.outputTokens, cost_ticks: { p50: String(choice.costTicks.p50), p90: String(choice.costTicks.p90) } }, reasons: choice.selection.reasons,
+      },
       hold_ticks: String(plan.holdTicks),
-      price: { input: String(candidate.price.base.input), cached_input: String(candidate.price.base.cachedInput), output: String(candidate.price.base.output), as_of: candidate.price.asOf },
+      price: { input: String(candidate.price.base.input), cached_input: String(candidate.price.base.cachedInput), output: String(candidate.price.base.output), as_of: candidate.price.asOf, revision: candidate.price.revision },
       data_class: decision.dataClass,
       stream: call.context.stream,
       store: decision.store || undefined,

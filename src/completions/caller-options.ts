@@ -6,6 +6,8 @@ import { parseUsd } from '../shared/usd-ticks.ts';
 /** What a caller says of a call in `x-novix-…` headers. */
 export interface CallerOptions {
   maxCostTicks: bigint | undefined;
+  /** Undefined: as the tenant has it. */
+  costMode: 'off' | 'advise' | 'optimize' | undefined;
   dataClass: DataClass;
   deadlineMs: number | undefined;
 }
@@ -17,7 +19,7 @@ const DEADLINE_MS_MAX = 86_400_000;
  * @throws {GatewayError} `invalid_request`, naming the header
  */
 export function readCallerOptions(headers: IncomingHttpHeaders, tenantClass: DataClass): CallerOptions {
-  oneOf(headers, 'x-novix-cost-mode', ['off', 'advise', 'optimize']);
+  const costMode = oneOf(headers, 'x-novix-cost-mode', ['off', 'advise', 'optimize'] as const);
   oneOf(headers, 'x-novix-cache', ['no-cache', 'no-store']);
   const wanted = oneOf(headers, 'x-novix-data-class', DATA_CLASSES) ?? tenantClass;
   const deadline = single(headers, 'x-novix-deadline-ms');
@@ -28,7 +30,7 @@ export function readCallerOptions(headers: IncomingHttpHeaders, tenantClass: Dat
   const maxCostTicks = maxCost === undefined ? undefined : parseUsd(maxCost);
   if (maxCost !== undefined && maxCostTicks === undefined) throw invalidHeader('x-novix-max-cost-usd', 'takes a decimal number of USD such as 0.05');
   return {
-    maxCostTicks,
+    maxCostTicks, costMode,
     dataClass: DATA_CLASSES.indexOf(wanted) > DATA_CLASSES.indexOf(tenantClass) ? wanted : tenantClass,
     deadlineMs: deadline === undefined ? undefined : Number(deadline),
   };

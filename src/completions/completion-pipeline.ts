@@ -1,10 +1,14 @@
 import type { Logger } from 'pino';
+import type { Alerts, AlertType } from '../alerts/alerts.ts';
 import type { AccessRules } from '../auth/access-rules.ts';
 import type { Principal } from '../auth/principal.ts';
 import type { Catalogue, Model } from '../catalogue/catalogue.ts';
+import type { TokenUsage } from '../catalogue/token-price.ts';
 import type { Tiers } from '../catalogue/tiers.ts';
 import { chargeFor, type Charge } from '../cost/charge.ts';
-import { candidatesFor, planCall, type Candidate, type Plan } from '../cost/plan.ts';
+import { candidatesFor, planCall, type Candidate, type Plan, type PlanLimits } from '../cost/plan.ts';
+import type { Predictor } from '../cost/predictor.ts';
+import { taskKindOf } from '../cost/task-kind.ts';
 import type { Env } from '../env.ts';
 import type { AnswerReader } from '../provider/answer-reader.ts';
 import type { UpstreamCall, UpstreamLimits } from '../provider/grok-client.ts';
@@ -22,6 +26,7 @@ import type { Caller } from './caller.ts';
 import { readCallerOptions, type CallerOptions } from './caller-options.ts';
 import { sendAgain, type CompletionAnswer } from './completion-answer.ts';
 import { conversationId } from './conversation.ts';
+import { AUTO, type Choice, type CostEngine } from './cost-engine.ts';
 import type { FirstResult, Idempotency, IdempotencyClaim } from './idempotency.ts';
 import { KeptAnswer } from './kept-answer.ts';
 import { CallerGone, type Dispatched, type Dispatcher } from './dispatch.ts';
@@ -55,10 +60,13 @@ export class CompletionPipeline {
     private readonly running: RunningCalls,
     private readonly admission: Admission,
     private readonly idempotency: Idempotency,
+    private readonly costEngine: CostEngine,
+    private readonly predictor: Predictor,
     private readonly shards: Shards,
     private readonly dispatcher: Dispatcher,
     private readonly conversationSecret: Buffer,
     private readonly metrics: CallMetrics,
+    private readonly alerts: Pick<Alerts, 'fire'>,
     private readonly clock: Clock,
     private readonly logger: Logger,
   ) {}
@@ -67,7 +75,7 @@ export class CompletionPipeline {
   async run(principal: Principal, caller: Caller, read: (caller: Caller) => Promise<RequestedCall>): Promise<void> {
     const options = readCallerOptions(caller.headers, principal.dataClass);
     const requested = await read(caller);
-    const plan = this.#plan(requested, options);
+    const { plan, choice } = this.#plan(principal, requested, options, caller);
     const decision = this.#authorize(principal, requested, plan, options, caller);
     const claim = this.idempotency.claimOf(caller.headers, principal.tenantId, caller.operation, requested.identity);
     const first = claim === undefined ? undefined : await this.idempotency.find(claim);
@@ -76,9 +84,10 @@ export class CompletionPipeline {
     // Before anything is written or held: where no deployment can take the call, that is all there is to say.
     const place = this.shards.lease(decision.candidates, { conversation, inputTokens: plan.inputTokens, avoid: new Set(), nowOrNever: false });
     const limitsOf = (candidate: Candidate): UpstreamLimits => this.#limits(candidate, options);
-    const call = await this.#admit(place, principal, requested, plan, decision, caller, claim, limitsOf(place.candidate).totalTimeoutMs);
+    const call = await this.#admit(place, principal, requested, plan, choice, decision, caller, claim, limitsOf(place.candidate).totalTimeoutMs);
     const upstream: { call?: UpstreamCall } = {};
-    const headers = { current: this.#headers(place.candidate, decision, 1) };
+    const advice = options.costMode === 'advise' || (options.costMode === undefined && principal.cost.mode === 'advise') ? adviceHeaders(choice, plan) : {};
+    const headers = { current: { ...this.#headers(place.candidate, decision, 1), ...advice } };
     let serving = place.candidate;
     // A change of the rules, or a revocation, ends a call that would not be let in now.
     const recheck = (candidates: readonly Candidate[]): readonly Candidate[] => {
@@ -108,7 +117,7 @@ export class CompletionPipeline {
           if (cutBy !== undefined) throw cutBy;
           attempts += 1;
           serving = candidate;
-          headers.current = this.#headers(candidate, decision, attempts);
+          headers.current = { ...this.#headers(candidate, decision, attempts), ...advice };
           return { ...requested.upstream(plan, candidate, conversation, decision.store), conversationId: conversation };
         },
         allowed: () => recheck(plan.candidates),
@@ -121,15 +130,56 @@ export class CompletionPipeline {
     } finally {
       ended();
     }
-    await this.#settleAndAnswer(call, dispatched, requested, plan, answer, headers.current);
+    await this.#settleAndAnswer(principal, call, dispatched, requested, plan, answer, headers.current);
+  }
+
+  /**
+   * What the cost engine makes of a call that is not sent.
+   *
+   * @throws {GatewayError} `request_cost_exceeded`, `model_not_found`, `policy_unavailable`
+   */
+  optimize(principal: Principal, requested: RequestedCall, caller: Pick<Caller, 'headers' | 'ip'>, budgetTicks: bigint | undefined): { choice: Choice; plan: Plan } {
+    const options = { ...readCallerOptions(caller.headers, principal.dataClass), maxCostTicks: budgetTicks, costMode: 'optimize' as const };
+    const { plan, choice } = this.#plan(principal, requested, options, caller);
+    return { plan, choice: choice! };
   }
 
   /** Step 4. */
-  #plan(requested: RequestedCall, options: CallerOptions): Plan {
-    const name = requested.model ?? this.env.defaults.model;
-    const resolved = this.catalogue.resolve(name);
+  #plan(principal: Principal, requested: RequestedCall, options: CallerOptions, caller: Pick<Caller, 'ip'>): { plan: Plan; choice: Choice | undefined } {
+    const asked = requested.model ?? this.env.defaults.model;
+    const mode = asked === AUTO ? 'optimize' : options.costMode ?? principal.cost.mode;
+    const ceilings = [options.maxCostTicks, principal.cost.ceilingTicks].filter((ticks) => ticks !== undefined);
+    const maxCostTicks = ceilings.length === 0 ? undefined : ceilings.reduce((least, ticks) => (ticks < least ? ticks : least));
+    const limits: PlanLimits = {
+      maxTokensCap: this.env.defaults.maxTokensCap, maxCostTicks, strict: principal.cost.holds === 'strict', learnedReasoning: (model, effort) => this.predictor.reasoningAllowance(model, effort),
+    };
+    const choice = mode === 'off' || requested.question === undefined ? undefined : this.#choose(principal, requested, options, caller, limits);
+    const name = mode === 'optimize' && choice !== undefined ? choice.selection.option.name : asked;
+    const plan = this.#planFor(name, asked, requested, limits);
+    return { plan: mode === 'optimize' && choice !== undefined ? { ...plan, temperature: choice.temperature } : plan, choice };
+  }
+
+  /** The cost engine's choice, of what the caller may use. */
+  #choose(principal: Principal, requested: RequestedCall, options: CallerOptions, caller: Pick<Caller, 'ip'>, limits: PlanLimits): Choice {
+    return this.costEngine.choose(principal, requested, (resolved, candidates, facts) => {
+      try {
+        this.#authorize(principal, requested, planCall(resolved, candidates, facts, { ...limits, maxCostTicks: undefined }), options, caller);
+        planCall(resolved, candidates, facts, limits);
+        return 'fits';
+      } catch (error) {
+        if (error instanceof GatewayError && error.code === 'policy_denied') return 'denied';
+        if (error instanceof GatewayError && error.code === 'request_cost_exceeded') return 'too_dear';
+        throw error;
+      }
+    }, principal.cost.targetQuality, limits.maxCostTicks);
+  }
+
+  #planFor(name: string, asked: string, requested: RequestedCall, limits: PlanLimits): Plan {
+    const known = this.catalogue.resolve(name);
+    // A rule on "auto" is about the calls that leave the choice to the optimizer.
+    const resolved = known && (name === asked ? known : { ...known, requested: asked });
     if (!resolved) {
-      throw new GatewayError('model_not_found', { publicMessage: `There is no model ${JSON.stringify(name)} here. GET /v1/models lists those that you may use.`, param: 'model' });
+      throw new GatewayError('model_not_found', { publicMessage: `There is no model ${JSON.stringify(asked)} here. GET /v1/models lists those that you may use.`, param: 'model' });
     }
     const facts = requested.costFacts(resolved.model);
     const names = [resolved, ...resolved.fallbacks.flatMap((fallback) => this.catalogue.resolve(fallback) ?? [])];
@@ -138,20 +188,20 @@ export class CompletionPipeline {
     if (candidates.length === 0 && requested.deployment !== undefined) {
       throw new GatewayError('not_found', { publicMessage: 'What the request refers to is kept where this model is no longer served.' });
     }
-    return planCall(resolved, candidates, facts, { maxTokensCap: this.env.defaults.maxTokensCap, maxCostTicks: options.maxCostTicks });
+    return planCall(resolved, candidates, facts, limits);
   }
 
   /** Step 5. */
-  #authorize(principal: Principal, { stream, capabilities, storage }: RequestedCall, plan: Plan, options: CallerOptions, caller: Caller): AccessDecision {
+  #authorize(principal: Principal, { stream, capabilities, storage }: RequestedCall, plan: Plan, options: CallerOptions, caller: Pick<Caller, 'ip'>): AccessDecision {
     const facts = { stream, dataClass: options.dataClass, capabilities, storage };
     return authorize(this.rules.pointFor(principal.tenantId), this.tiers, principal, plan, facts, { ip: caller.ip, timeMs: this.clock.nowMs() });
   }
 
   /** Step 7. */
-  async #admit(place: { candidate: Candidate; lease: Lease }, principal: Principal, requested: RequestedCall, plan: Plan, decision: AccessDecision, caller: Caller, claim: IdempotencyClaim | undefined, totalTimeoutMs: number): Promise<AdmittedCall> {
+  async #admit(place: { candidate: Candidate; lease: Lease }, principal: Principal, requested: RequestedCall, plan: Plan, choice: Choice | undefined, decision: AccessDecision, caller: Caller, claim: IdempotencyClaim | undefined, totalTimeoutMs: number): Promise<AdmittedCall> {
     try {
       return await this.admission.admit({
-        requestId: caller.requestId, principal, plan, candidate: place.candidate, decision, operation: caller.operation, ip: caller.ip,
+        requestId: caller.requestId, principal, plan, choice, candidate: place.candidate, decision, operation: caller.operation, ip: caller.ip,
         stream: requested.stream, body: requested.body, apiVersion: this.env.provider.apiVersion, totalTimeoutMs, claim,
       });
     } catch (error) {
@@ -170,7 +220,7 @@ export class CompletionPipeline {
 
   /** Step 9, and the end of the answer, which waits for it. */
   async #settleAndAnswer(
-    call: AdmittedCall, dispatched: Dispatched, requested: RequestedCall, plan: Plan, answer: CompletionAnswer, headers: Readonly<Record<string, string>>,
+    principal: Principal, call: AdmittedCall, dispatched: Dispatched, requested: RequestedCall, plan: Plan, answer: CompletionAnswer, headers: Readonly<Record<string, string>>,
   ): Promise<void> {
     const { reader, failure } = dispatched;
     const end = this.#end(dispatched, requested, plan, answer.begun);
@@ -179,6 +229,7 @@ export class CompletionPipeline {
       end.result = tail === undefined ? Buffer.from(JSON.stringify(errorBody(toError(failure, requested)))) : answer.whole(tail, reader.usage);
     }
     const inDatabase = await this.#settle(call, end);
+    if (failure === undefined && end.usage !== undefined && requested.question !== undefined) this.#learn(principal, requested, dispatched.candidate, end.usage);
     if (failure instanceof CallerGone) {
       answer.abandon();
       return;
@@ -195,6 +246,11 @@ export class CompletionPipeline {
     }
   }
 
+  #learn({ tenantId }: Principal, requested: RequestedCall, { model }: Candidate, usage: TokenUsage): void {
+    const { textBytes, reasoningEffort } = requested.costFacts(model);
+    this.predictor.observe({ tenantId, model, kind: taskKindOf(requested.question!, requested.capabilities, requested.stream) }, reasoningEffort, textBytes, usage);
+  }
+
   #end({ candidate, reader, attempts, sent, backlogged, failure, answerCommitment }: Dispatched, requested: RequestedCall, plan: Plan, begun: boolean): CallEnd {
     const usage = reader.billed;
     // Attempts before the last were free, or are paid for by holds of their own.
@@ -204,6 +260,8 @@ export class CompletionPipeline {
       plan, candidate.price,
     );
     this.#watchPrice(candidate, charge, reader, usage === undefined && failure === undefined);
+    this.#watchOverrun(candidate, charge, plan);
+    if (failure instanceof GrokApiError && (failure.status === 401 || failure.status === 403) && failure.code === 'provider_bad_response') this.#alert('provider_credentials', candidate.deployment.id, 'the provider refuses the gateway itself: see to its key or credits');
     const error = failure === undefined || failure instanceof CallerGone ? undefined : toError(failure, requested);
     const gone = failure instanceof GrokApiError && failure.status === 404;
     const outcome = failure === undefined ? 'completed' : failure instanceof CallerGone ? 'aborted' : 'failed';
@@ -233,12 +291,26 @@ export class CompletionPipeline {
   #watchPrice(candidate: Candidate, charge: Charge, reader: AnswerReader, usageUnreadable: boolean): void {
     if (charge.drift) {
       this.metrics.priceDrift.inc({ model: candidate.model.id });
+      this.#alert('price_drift', candidate.model.id, `the provider charged ${String(charge.providerTicks)} ticks, the price table says ${String(charge.computedTicks)}`);
       this.logger.warn({ model: candidate.model.id, providerTicks: String(charge.providerTicks), computedTicks: String(charge.computedTicks) }, 'price drift: the provider’s price is not what our table says');
     }
     if (usageUnreadable) {
       this.metrics.usageUnreadable.inc({ model: candidate.model.id });
       this.logger.warn({ model: candidate.model.id, hasUsage: reader.usage !== undefined, basis: charge.basis }, 'the provider sent no usage that can be believed; charged by what was seen');
     }
+  }
+
+  /** In bounded mode a call may think longer than was held for. It is charged all the same; that it happens must be seen. */
+  #watchOverrun({ model }: Candidate, { ticks }: Charge, { holdTicks }: Plan): void {
+    if (ticks <= holdTicks) return;
+    this.metrics.holdOverruns.inc({ model: model.id });
+    this.metrics.holdOverrunUsd.inc({ model: model.id }, Number(ticks - holdTicks) / 1e10);
+    this.#alert('hold_overrun', model.id, `a call cost ${formatUsd(ticks)} USD, and ${formatUsd(holdTicks)} were held`);
+  }
+
+  /** Once an hour for each subject. */
+  #alert(type: AlertType, subject: string, value: string): void {
+    this.alerts.fire({ type, tenantId: undefined, subject, occasion: `${type} ${subject} ${new Date(this.clock.nowMs()).toISOString().slice(0, 13)}`, value });
   }
 
   #limits({ model }: Candidate, { deadlineMs }: CallerOptions): UpstreamLimits {
@@ -261,6 +333,14 @@ export class CompletionPipeline {
       'x-novix-decision-id': decision.record.id,
     };
   }
+}
+
+/** What the optimizer would have chosen, and what that would have saved. */
+function adviceHeaders(choice: Choice | undefined, plan: Plan): Record<string, string> {
+  if (choice === undefined) return {};
+  const { name, costTicks } = choice.selection.option;
+  const own = choice.options.find((option) => option.name === plan.resolved.name)?.costTicks.p50 ?? costTicks.p50;
+  return { 'x-novix-advised-model': name, 'x-novix-advised-saving-usd': formatUsd(own > costTicks.p50 ? own - costTicks.p50 : 0n) };
 }
 
 /** What the caller is told of a failure. */

@@ -25,6 +25,8 @@ export interface RequestedCall {
   readonly storage: 'required' | 'if_allowed' | 'none';
   /** The one deployment that can take it, since it keeps what the call refers to; undefined for any. */
   readonly deployment: string | undefined;
+  /** What is asked, for the cost engine to look at; undefined where it has no choice. */
+  readonly question: string | undefined;
   /** What names the conversation; undefined where there is none. */
   readonly opening: Opening | undefined;
   /**

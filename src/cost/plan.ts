@@ -30,8 +30,12 @@ export const NO_COST: CostFacts = { textBytes: 0, storedTokens: 0, images: 0, ge
 export interface PlanLimits {
   /** Ceiling of every call's output (`XAI_MAX_TOKENS`). */
   maxTokensCap: number;
-  /** The caller's own ceiling for this call, in ticks. */
+  /** The lower of the caller's and the tenant's ceiling for this call, in ticks. */
   maxCostTicks: bigint | undefined;
+  /** Whether reasoning is held for by what the model could do at all, rather than by what it is likely to. */
+  strict?: boolean;
+  /** Reasoning tokens that were learned to be enough; undefined where the prior says more. */
+  learnedReasoning?: (model: Model, effort: string | undefined) => number | undefined;
 }
 
 /** A model on a deployment, at the price of that deployment. */
@@ -60,6 +64,8 @@ export interface Plan {
   holdTicks: bigint;
   fixedTicks: bigint;
   outputRateTicks: bigint;
+  /** What the optimizer sets for callers that set none. */
+  temperature?: number;
 }
 
 /**
@@ -75,7 +81,7 @@ export interface Plan {
 export function planCall(resolved: ResolvedModel, candidates: readonly Candidate[], facts: CostFacts, limits: PlanLimits): Plan {
   const first = candidates[0];
   if (first === undefined) throw priceUnavailable(resolved.requested);
-  const quotes = candidates.map((candidate) => quote(candidate, facts));
+  const quotes = candidates.map((candidate) => quote(candidate, facts, limits));
   const most = (read: (one: Quote) => bigint): bigint => quotes.reduce((max, one) => (read(one) > max ? read(one) : max), 0n);
   const fixedTicks = most((one) => one.fixedTicks);
   const outputRateTicks = most((one) => one.outputRateTicks);
@@ -87,7 +93,7 @@ export function planCall(resolved: ResolvedModel, candidates: readonly Candidate
     const affordable = outputRateTicks === 0n ? BigInt(maxOutputTokens) : left / outputRateTicks;
     if (left < 0n || affordable < BigInt(wanted === 'uncapped' ? maxOutputTokens : Math.min(OUTPUT_TOKENS_LEAST, maxOutputTokens))) {
       throw new GatewayError('request_cost_exceeded', {
-        publicMessage: 'The call could cost more than its own limit (x-novix-max-cost-usd) even with the shortest useful answer. Raise the limit, shorten the prompt, or choose another model.',
+        publicMessage: 'The call could cost more than its limit (x-novix-max-cost-usd, or the tenant’s own) even with the shortest useful answer. Raise the limit, shorten the prompt, or choose another model.',
         internal: { maxCostTicks: String(limits.maxCostTicks), fixedTicks: String(fixedTicks) },
       });
     }
@@ -118,9 +124,9 @@ interface Quote {
   outputRateTicks: bigint;
 }
 
-function quote({ model, price }: Candidate, facts: CostFacts): Quote {
+function quote({ model, price }: Candidate, facts: CostFacts, limits: PlanLimits): Quote {
   const inputTokens = Math.ceil(facts.textBytes / model.bytesPerToken) + facts.storedTokens + facts.images * model.imageTokens;
-  const reasoningTokens = facts.maxOutputTokens === 0 ? 0 : reasoningAllowance(model, facts.reasoningEffort);
+  const reasoningTokens = facts.maxOutputTokens === 0 ? 0 : reasoningAllowance(model, facts.reasoningEffort, limits);
   const rates = ratesFor(price, inputTokens);
   const factor = facts.priority ? price.priorityMultiplier : 1n;
   const outputRateTicks = rates.output * factor * BigInt(facts.choices);
@@ -132,8 +138,11 @@ function priceUnavailable(name: string): GatewayError {
   return new GatewayError('price_unavailable', { publicMessage: `The model ${name} has no deployment here with a price, so it cannot be called.` });
 }
 
-function reasoningAllowance(model: Model, effort: string | undefined): number {
+function reasoningAllowance(model: Model, effort: string | undefined, { strict, learnedReasoning }: PlanLimits): number {
   if (model.reasoning === undefined) return 0;
+  if (strict === true && model.contextTokens !== undefined) return model.contextTokens;
+  const learned = learnedReasoning?.(model, effort);
+  if (learned !== undefined) return learned;
   const { allowanceTokens, defaultEffort } = model.reasoning;
   const wanted = effort ?? defaultEffort;
   if (Object.hasOwn(allowanceTokens, wanted)) return allowanceTokens[wanted]!;

@@ -80,7 +80,8 @@ export class UsageController {
     const fromMs = readTime(query, 'from') ?? toMs - RANGE_DEFAULT_MS[step];
     if (fromMs >= toMs) throw invalid('from', 'has to be before to');
     if (toMs - fromMs > RANGE_MAX_MS[step] + 60_000) throw invalid('from', `is too long ago: a step of a ${step} reaches ${RANGE_MAX_MS[step] / DAY_MS} days`);
-    const groups = query['group_by'] === undefined || query['group_by'] === '' ? [] : String(query['group_by']).split(',');
+    const groupBy = query['group_by'] ?? '';
+    const groups = groupBy === '' ? [] : typeof groupBy === 'string' ? groupBy.split(',') : ['given twice'];
     const wrong = groups.find((group) => !Object.hasOwn(GROUPS, group));
     if (wrong !== undefined || new Set(groups).size !== groups.length) throw invalid('group_by', `takes ${Object.keys(GROUPS).join(', ')}, each once`);
     return { fromMs, toMs, step, groups: groups as Group[] };

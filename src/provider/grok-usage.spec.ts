@@ -73,7 +73,7 @@ const inBothDialects = (input: number, cached: number, completion: number, reaso
   { input_tokens: input, output_tokens: completion + reasoning, total_tokens: input + completion + reasoning, input_tokens_details: { cached_tokens: cached }, output_tokens_details: { reasoning_tokens: reasoning }, cost_in_usd_ticks: ticks },
 ];
 const priceOf = (input: string, cachedInput: string, output: string): ModelPrice => ({
-  base: { input: parseUsdPerMillion(input)!, cachedInput: parseUsdPerMillion(cachedInput)!, output: parseUsdPerMillion(output)! }, perImage: 0n, longContext: undefined, priorityMultiplier: 2n, source: 'test', asOf: '2026-10',
+  base: { input: parseUsdPerMillion(input)!, cachedInput: parseUsdPerMillion(cachedInput)!, output: parseUsdPerMillion(output)! }, perImage: 0n, revision: 0, longContext: undefined, priorityMultiplier: 2n, source: 'test', asOf: '2026-10',
 });
 const counts = ({ inputTokens, cachedInputTokens, outputTokens, reasoningTokens, generatedImages = 0 }: ProviderUsage): number[] => [inputTokens, cachedInputTokens, outputTokens, reasoningTokens, generatedImages];
 

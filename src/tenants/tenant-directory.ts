@@ -70,7 +70,7 @@ export class TenantDirectory {
   async #loadAll(): Promise<void> {
     const tenants = await this.dataSource.getRepository(Tenant).find({ order: { id: 'ASC' } });
     this.#loadedAtMs = performance.now();
-    const signature = JSON.stringify(tenants);
+    const signature = JSON.stringify(tenants, (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value));
     if (signature === this.#signature) return;
     this.#signature = signature;
     this.#tenants = new Map(tenants.map((tenant) => [tenant.id, tenant]));

@@ -21,6 +21,21 @@ export class Tenant {
   @Column('boolean', { name: 'bound_tokens' })
   boundTokens: boolean;
 
+  @Column('text', { name: 'cost_mode' })
+  costMode: 'off' | 'advise' | 'optimize';
+
+  /** How likely a model has to be to do, for the optimizer to choose it; 0 to 1. */
+  @Column('double precision', { name: 'target_quality' })
+  targetQuality: number;
+
+  /** Most that one call may cost; null for no limit of its own. */
+  @Column('bigint', { name: 'request_ceiling_ticks', nullable: true, transformer: { from: (value: string | null) => (value === null ? null : BigInt(value)), to: (value: bigint | null | undefined) => (value === null || value === undefined ? value : String(value)) } })
+  requestCeilingTicks: bigint | null;
+
+  /** Whether calls hold what they are likely to cost at most, or what they could cost at all. */
+  @Column('text')
+  holds: 'bounded' | 'strict';
+
   @CreateDateColumn({ name: 'created_at', type: 'timestamptz' })
   createdAt: Date;
 

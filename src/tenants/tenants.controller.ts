@@ -1,18 +1,20 @@
 import { Controller, Get, HttpCode, Inject, Param, Patch, Post, Query, Req } from '@nestjs/common';
 import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
 import type { FastifyRequest } from 'fastify';
-import { Type } from 'typebox';
+import { Type, type Static } from 'typebox';
 import { originOf, recordChange } from '../audit/record-change.ts';
 import { Roles } from '../auth/route-access.ts';
 import { TIER_NAMES } from '../catalogue/tiers.ts';
 import { ApiAnswers, ApiJsonBody, ApiPage } from '../openapi/documented.ts';
 import { CLOCK, type Clock } from '../shared/clock.ts';
+import { GatewayError } from '../shared/gateway-error.ts';
 import { plainText } from '../shared/plain-text.ts';
 import { readPage, toPage } from '../shared/paging.ts';
+import { parseUsd } from '../shared/usd-ticks.ts';
 import { ValidatedBody } from '../shared/validated-body.ts';
 import { TenantDirectory } from './tenant-directory.ts';
-import { TENANT_ID_PATTERN, type Tenant } from './tenant.ts';
-import { Tenants, tenantView } from './tenants.ts';
+import { TENANT_ID_PATTERN } from './tenant.ts';
+import { Tenants, tenantView, type TenantSettings } from './tenants.ts';
 import { oneOf } from '../shared/one-of.ts';
 
 const Name = plainText(200);
@@ -20,6 +22,10 @@ const Tier = oneOf(TIER_NAMES);
 const Settings = {
   data_class: Type.Optional(oneOf(['public', 'internal', 'confidential', 'restricted'])),
   bound_tokens: Type.Optional(Type.Boolean({ description: 'Whether its tokens must be bound to a client certificate' })),
+  cost_mode: Type.Optional(oneOf(['off', 'advise', 'optimize'])),
+  target_quality: Type.Optional(Type.Number({ minimum: 0, maximum: 1, description: 'How likely a model has to be to do, for the optimizer to choose it' })),
+  max_request_cost_usd: Type.Optional(Type.Union([Type.String({ pattern: '^\\d{1,9}(\\.\\d{1,10})?$' }), Type.Null()], { description: 'Most that one call may cost' })),
+  holds: Type.Optional(oneOf(['bounded', 'strict'])),
 };
 export const NewTenantBody = Type.Object({ id: Type.String({ pattern: TENANT_ID_PATTERN }), name: Name, tier: Tier, ...Settings }, { additionalProperties: false });
 export const TenantPatchBody = Type.Object({ name: Type.Optional(Name), tier: Type.Optional(Tier), ...Settings }, { additionalProperties: false, minProperties: 1 });
@@ -47,8 +53,8 @@ export class TenantsController {
   @ApiJsonBody(NewTenantBody)
   @ApiAnswers(201, TenantAnswer, [400, 403, 409])
   async create(@Req() request: FastifyRequest): Promise<Record<string, unknown>> {
-    const { data_class: dataClass, bound_tokens: boundTokens, ...rest } = await newTenant.read(request);
-    const fields = { ...rest, ...settings(dataClass, boundTokens) };
+    const { id, name, tier, ...rest } = await newTenant.read(request);
+    const fields = { id, name, tier, ...settings(rest) };
     const created = await this.tenants.create(fields, (manager, tenant) =>
       recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'create', object: { type: 'tenant', id: tenant.id }, before: null, after: tenantView(tenant) }));
     await this.directory.refresh();
@@ -73,8 +79,8 @@ export class TenantsController {
   @ApiJsonBody(TenantPatchBody)
   @ApiAnswers(200, TenantAnswer, [400, 403, 404])
   async update(@Req() request: FastifyRequest, @Param('id') id: string): Promise<Record<string, unknown>> {
-    const { data_class: dataClass, bound_tokens: boundTokens, ...rest } = await tenantPatch.read(request);
-    const change = { ...rest, ...settings(dataClass, boundTokens) };
+    const { name, tier, ...rest } = await tenantPatch.read(request);
+    const change = { ...(name === undefined ? {} : { name }), ...(tier === undefined ? {} : { tier }), ...settings(rest) };
     const updated = await this.tenants.update(id, change, (manager, before, after) =>
       recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'update', object: { type: 'tenant', id }, before: tenantView(before), after: tenantView(after) }));
     await this.directory.refresh();
@@ -82,6 +88,10 @@ export class TenantsController {
   }
 }
 
-function settings(dataClass: Tenant['dataClass'] | undefined, boundTokens: boolean | undefined): Partial<Pick<Tenant, 'dataClass' | 'boundTokens'>> {
-  return { ...(dataClass === undefined ? {} : { dataClass }), ...(boundTokens === undefined ? {} : { boundTokens }) };
+function settings(body: Omit<Static<typeof TenantPatchBody>, 'name' | 'tier'>): Partial<TenantSettings> {
+  const { data_class: dataClass, bound_tokens: boundTokens, cost_mode: costMode, target_quality: targetQuality, max_request_cost_usd: ceilingUsd, holds } = body;
+  const requestCeilingTicks = ceilingUsd === undefined || ceilingUsd === null ? ceilingUsd : parseUsd(ceilingUsd);
+  if (typeof ceilingUsd === 'string' && !requestCeilingTicks) throw new GatewayError('invalid_request', { publicMessage: 'max_request_cost_usd takes a decimal number of USD above zero, such as "0.50", or null.', param: 'max_request_cost_usd' });
+  const given = { dataClass, boundTokens, costMode, targetQuality, requestCeilingTicks, holds };
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TenantSettings>;
 }

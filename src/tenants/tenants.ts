@@ -1,11 +1,14 @@
 import { MoreThan, type DataSource, type EntityManager } from 'typeorm';
 import { GatewayError } from '../shared/gateway-error.ts';
 import type { Page } from '../shared/paging.ts';
+import { formatUsd } from '../shared/usd-ticks.ts';
 import { Tenant, TENANT_ID_PATTERN } from './tenant.ts';
 
 const TENANT_ID = new RegExp(TENANT_ID_PATTERN);
 
-export type TenantFields = Pick<Tenant, 'id' | 'name' | 'tier'> & Partial<Pick<Tenant, 'dataClass' | 'boundTokens'>>;
+export type TenantFields = Pick<Tenant, 'id' | 'name' | 'tier'> & Partial<TenantSettings>;
+/** What has a default. */
+export type TenantSettings = Pick<Tenant, 'dataClass' | 'boundTokens' | 'costMode' | 'targetQuality' | 'requestCeilingTicks' | 'holds'>;
 
 /** Reads and writes tenants for the admin API. */
 export class Tenants {
@@ -35,7 +38,7 @@ export class Tenants {
     return this.dataSource.getRepository(Tenant).find({ where: page.after === undefined ? {} : { id: MoreThan(page.after) }, order: { id: 'ASC' }, take: page.limit + 1 });
   }
 
-  async update(id: string, change: Partial<Pick<Tenant, 'name' | 'tier' | 'dataClass' | 'boundTokens'>>, alongside: (manager: EntityManager, before: Tenant, after: Tenant) => Promise<void>): Promise<Tenant> {
+  async update(id: string, change: Partial<Pick<Tenant, 'name' | 'tier'> & TenantSettings>, alongside: (manager: EntityManager, before: Tenant, after: Tenant) => Promise<void>): Promise<Tenant> {
     return this.dataSource.transaction(async (manager) => {
       const before = TENANT_ID.test(id) ? await manager.findOne(Tenant, { where: { id }, lock: { mode: 'pessimistic_write' } }) : null;
       if (!before) throw notFound();
@@ -48,7 +51,8 @@ export class Tenants {
 }
 
 export function tenantView(tenant: Tenant): Record<string, unknown> {
-  return { id: tenant.id, name: tenant.name, tier: tenant.tier, data_class: tenant.dataClass, bound_tokens: tenant.boundTokens, created_at: tenant.createdAt.toISOString(), updated_at: tenant.updatedAt.toISOString() };
+  return { id: tenant.id, name: tenant.name, tier: tenant.tier, data_class: tenant.dataClass, bound_tokens: tenant.boundTokens, cost_mode: tenant.costMode, target_quality: tenant.targetQuality,
+    max_request_cost_usd: tenant.requestCeilingTicks === null ? null : formatUsd(tenant.requestCeilingTicks), holds: tenant.holds, created_at: tenant.createdAt.toISOString(), updated_at: tenant.updatedAt.toISOString() };
 }
 
 function notFound(): GatewayError {

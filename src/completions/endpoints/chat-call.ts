@@ -47,6 +47,13 @@ export class ChatCall implements RequestedCall {
     return capabilities;
   }
 
+  /** The last words of the user's: what came before is context. */
+  get question(): string {
+    const { messages } = this.parsed.request;
+    const last = messages.findLast(({ role }) => role === 'user') ?? messages.at(-1)!;
+    return textOf(last.content);
+  }
+
   get opening(): Opening {
     const { messages } = this.parsed.request;
     return {
@@ -88,7 +95,7 @@ export class ChatCall implements RequestedCall {
       ['stream_options', JSON.stringify({ ...request.stream_options, include_usage: true })],
       ['max_tokens', undefined],
       ['max_completion_tokens', String(plan.maxOutputTokens)],
-      ...defaultMembers(request, model, { temperature, top_p: topP, frequency_penalty: frequencyPenalty, presence_penalty: presencePenalty }),
+      ...defaultMembers(request, model, { temperature: plan.temperature ?? temperature, top_p: topP, frequency_penalty: frequencyPenalty, presence_penalty: presencePenalty }),
     ]);
     // The caller's own key would be shared with other tenants that happen to choose the same.
     if (promptCacheKey(request) !== undefined) replacements.set('prompt_cache_key', conversation === undefined ? undefined : JSON.stringify(conversation));
@@ -136,6 +143,11 @@ function imageFacts(request: CompletionRequest): { count: number; bytes: number 
     }
   });
   return images;
+}
+
+function textOf(content: CompletionRequest['messages'][number]['content']): string {
+  if (!Array.isArray(content)) return content ?? '';
+  return content.map(({ text }) => (typeof text === 'string' ? text : '')).join('\n');
 }
 
 function promptCacheKey(request: object): unknown {

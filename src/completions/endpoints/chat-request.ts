@@ -15,6 +15,8 @@ const Message = Type.Object({
 }, OPEN);
 const Tool = Type.Object({ type: Type.String({ minLength: 1, description: 'function' }), function: Anything('{name, description, parameters}') }, OPEN);
 
+export const MessagesSchema = Type.Array(Message, { minItems: 1 });
+
 /**
  * A chat completion request, as far as the gateway reads it. Fields it does not know are allowed everywhere, and go upstream untouched.
  *
@@ -22,7 +24,7 @@ const Tool = Type.Object({ type: Type.String({ minLength: 1, description: 'funct
  */
 export const CompletionRequestSchema = Type.Object({
   model: ModelName,
-  messages: Type.Array(Message, { minItems: 1 }),
+  messages: MessagesSchema,
   stream: Nullable(Type.Boolean()),
   stream_options: Nullable(Type.Object({ include_usage: Nullable(Type.Boolean()) }, OPEN)),
   max_completion_tokens: Nullable(Type.Integer({ minimum: 1 })),

@@ -78,6 +78,7 @@ export class JsonCall<T extends TSchema> implements RequestedCall {
   readonly storage = 'none';
   readonly deployment = undefined;
   readonly opening = undefined;
+  readonly question = undefined;
   readonly #parsed: ParsedRequest<Static<T>>;
 
   /** @throws {GatewayError} `invalid_request` */

@@ -61,6 +61,14 @@ export class ResponseCall implements RequestedCall {
     return capabilities;
   }
 
+  /** The last words of the user's. */
+  get question(): string {
+    const { input } = this.parsed.request;
+    if (typeof input === 'string') return input;
+    const last = input.findLast(({ role }) => role === 'user') ?? input.at(-1)!;
+    return typeof last.content === 'string' ? last.content : partsOf(last).map(({ text }) => (typeof text === 'string' ? text : '')).join('\n');
+  }
+
   /** What continues a stored response has to go where that is, and is recognized there. */
   get opening(): Opening | undefined {
     const { prompt_cache_key: key, instructions, input } = this.parsed.request;
@@ -104,7 +112,7 @@ export class ResponseCall implements RequestedCall {
       ['max_output_tokens', model.refuses.includes('max_output_tokens') ? undefined : String(plan.maxOutputTokens)],
       // The provider finds the conversation's server by this name; the caller's own would be shared with tenants that choose the same.
       ['prompt_cache_key', conversation === undefined ? undefined : JSON.stringify(conversation)],
-      ...defaultMembers(request, model, { temperature, top_p: topP }),
+      ...defaultMembers(request, model, { temperature: plan.temperature ?? temperature, top_p: topP }),
     ]);
     return { method: 'POST', path: '/responses', body: withMembers(body, members, replacements), accept: 'events' };
   }

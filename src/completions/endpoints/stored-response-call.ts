@@ -16,6 +16,7 @@ export class StoredResponseCall implements RequestedCall {
   readonly capabilities = ['text'];
   readonly storage = 'none';
   readonly opening = undefined;
+  readonly question = undefined;
 
   constructor(
     private readonly response: StoredResponse,
