@@ -99,15 +99,15 @@ export interface GatewayParts {
  */
 export async function openGatewayParts(settings: GatewaySettings, logger: Logger, clock: Clock): Promise<GatewayParts> {
   const { catalogue, tiers, policies, policyRevision, complexity } = checkConfigFiles(settings);
+  const trustedProxies = trustedProxyList(settings.trustedProxies);
+  const revokedCertificates = new RevokedCertificates();
+  const tls = settings.tls === undefined ? undefined : new InboundTls(settings.tls, revokedCertificates, logger);
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
 
   await runMigrations(settings.databaseUrl);
   const pool = createPool(settings.databaseUrl, logger);
   const dataSource = await createDataSource(settings.databaseUrl, logger).initialize();
-  const trustedProxies = trustedProxyList(settings.trustedProxies);
-  const revokedCertificates = new RevokedCertificates();
-  const tls = settings.tls === undefined ? undefined : new InboundTls(settings.tls, revokedCertificates, logger);
   const clientCertificates = new ClientCertificates(trustedProxies, revokedCertificates, clock);
   const replica = new Replica(pool, logger);
   await replica.open();

@@ -1,3 +1,4 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import type { Server } from 'node:https';
 import { createSecureContext, type SecureContextOptions, type TlsOptions } from 'node:tls';
@@ -59,6 +60,7 @@ export class InboundTls {
   #read(): SecureContextOptions {
     const { certFile, keyFile, clientCaFile, clientCrlFile, groups } = this.settings;
     const crl = clientCrlFile === undefined ? undefined : readFileSync(clientCrlFile, 'utf8');
+    assertReadable(this.settings);
     const context: SecureContextOptions = {
       cert: readFileSync(certFile), key: readFileSync(keyFile),
       ...(clientCaFile === undefined ? {} : { ca: readFileSync(clientCaFile) }), ...(crl === undefined ? {} : { crl }), ...(groups.length === 0 ? {} : { ecdhCurve: groups.join(':') }),
@@ -72,4 +74,20 @@ export class InboundTls {
     const { certFile, keyFile, clientCaFile, clientCrlFile } = this.settings;
     return [certFile, keyFile, clientCaFile, clientCrlFile].map((path) => (path === undefined ? '' : `${statSync(path).mtimeMs}/${statSync(path).size}`)).join();
   }
+}
+
+/** OpenSSL says what is wrong, but not where. */
+function assertReadable({ certFile, keyFile, clientCaFile, groups }: TlsSettings): void {
+  const check = (setting: string, fault: string, read: () => unknown): void => {
+    try {
+      read();
+    } catch (cause) {
+      throw new Error(`${setting}: ${fault}`, { cause });
+    }
+  };
+  check('TLS_CERT', 'no certificate in PEM can be read from the file', () => new X509Certificate(readFileSync(certFile)));
+  check('TLS_KEY', 'no private key in PEM can be read from the file', () => createPrivateKey(readFileSync(keyFile)));
+  if (!new X509Certificate(readFileSync(certFile)).checkPrivateKey(createPrivateKey(readFileSync(keyFile)))) throw new Error('TLS_CERT, TLS_KEY: the key is not that of the certificate');
+  if (clientCaFile !== undefined) check('TLS_CLIENT_CA', 'no certificate in PEM can be read from the file', () => new X509Certificate(readFileSync(clientCaFile)));
+  if (groups.length > 0) check('TLS_GROUPS', `OpenSSL does not know all of ${groups.join(', ')}`, () => createSecureContext({ ecdhCurve: groups.join(':') }));
 }

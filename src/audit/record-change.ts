@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify';
+import { clientIp } from '../shared/client-ip.ts';
 import type { EntityManager } from 'typeorm';
 import { uuid } from '../shared/uuid.ts';
 import { actorOf, auditEventText, leafEntry, type AuditActor } from './audit-event.ts';
@@ -22,7 +23,7 @@ export interface ConfigurationChange {
 }
 
 export function originOf(request: FastifyRequest): ChangeOrigin {
-  return { requestId: request.id, actor: actorOf(request.principal), operation: `${request.method} ${request.routeOptions.url}`, ip: request.ip };
+  return { requestId: request.id, actor: actorOf(request.principal), operation: `${request.method} ${request.routeOptions.url}`, ip: clientIp(request) };
 }
 
 /** Records a change of configuration in the transaction that makes it: neither is there without the other. */

@@ -2,6 +2,7 @@ import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { AuthGuard as PassportAuthGuard } from '@nestjs/passport';
 import type { FastifyRequest } from 'fastify';
+import { clientIp } from '../shared/client-ip.ts';
 import passport from 'passport';
 import { TIERS, type Tiers } from '../catalogue/tiers.ts';
 import { ENV } from '../env.ts';
@@ -60,7 +61,7 @@ export class AuthGuard extends PassportAuthGuard() {
       this.#assertBinding(principal, certificate);
       request.principal = principal;
     } catch (error) {
-      throw error instanceof GatewayError && error.code === 'invalid_token' ? this.#afterFailure(request.ip, error) : error;
+      throw error instanceof GatewayError && error.code === 'invalid_token' ? this.#afterFailure(clientIp(request), error) : error;
     }
     this.#assertGroups(request.principal);
     if (access.kind === 'roles') assertRole(request.principal, access.roles);

@@ -35,7 +35,7 @@ function mapped(value: unknown, map: Readonly<Record<string, string>> | undefine
 
 /** Providers hold a lone role as text, or several as one text with spaces. */
 function rolesOf(value: unknown, map: Readonly<Record<string, string>> | undefined): unknown {
-  const list = typeof value === 'string' ? value.split(' ') : value;
+  const list = typeof value === 'string' ? value.split(/\s+/).filter((role) => role !== '') : value;
   if (map === undefined || !Array.isArray(list)) return list;
   return [...new Set(list.flatMap((role) => (typeof role === 'string' && Object.hasOwn(map, role) ? [map[role]!] : [])))];
 }

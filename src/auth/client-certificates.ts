@@ -37,7 +37,8 @@ export class ClientCertificates {
    */
   of(request: FastifyRequest): ClientCertificate | undefined {
     const { socket } = request.raw;
-    const presented = this.#fromProxy(request) ?? (socket instanceof TLSSocket ? this.#ofSocket(socket) : undefined);
+    // A proxy's own certificate is not its caller's.
+    const presented = this.#isTrustedProxy(socket.remoteAddress ?? '') ? this.#fromHeaders(request) : socket instanceof TLSSocket ? this.#ofSocket(socket) : undefined;
     if (presented === undefined) return undefined;
     if (presented.validToMs <= this.clock.nowMs()) throw invalidToken({ reason: 'the client certificate has expired' });
     if (presented.serial !== undefined && this.revoked.has(presented.serial.issuer, presented.serial.number)) throw invalidToken({ reason: 'the client certificate is revoked' });
@@ -56,11 +57,13 @@ export class ClientCertificates {
     return presented;
   }
 
-  /** RFC 9440 `client-cert`, or Envoy's `x-forwarded-client-cert`; where both are there they have to agree. */
-  #fromProxy(request: FastifyRequest): PresentedCertificate | undefined {
-    const address = request.raw.socket.remoteAddress ?? '';
+  #isTrustedProxy(address: string): boolean {
     const family = isIP(address);
-    if (family === 0 || !this.trustedProxies.check(address, family === 4 ? 'ipv4' : 'ipv6')) return undefined;
+    return family !== 0 && this.trustedProxies.check(address, family === 4 ? 'ipv4' : 'ipv6');
+  }
+
+  /** RFC 9440 `client-cert`, or Envoy's `x-forwarded-client-cert`; where both are there they have to agree. */
+  #fromHeaders(request: FastifyRequest): PresentedCertificate | undefined {
     const given = [
       single(request.headers['client-cert'], readClientCert), single(request.headers['x-forwarded-client-cert'], readForwardedClientCert),
     ].filter((one) => one !== undefined);
@@ -97,17 +100,23 @@ function readClientCert(text: string): PresentedCertificate {
   return describe(new X509Certificate(Buffer.from(base64, 'base64')));
 }
 
-/** `Hash=…;Cert="…";URI=…`, of one hop: of several, nobody says which is meant. */
+/** `Hash=…;Cert="…";URI=…`, of one hop: of several, nobody says which is meant. Read in one scan from end to end, so that no text can be taken in two ways. */
 function readForwardedClientCert(text: string): PresentedCertificate {
   const fields = new Map<string, string[]>();
-  for (const [, name, quoted, plain] of text.matchAll(/(?:^|;)\s*([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^;,"]*))(?=;|$)/g)) {
-    fields.set(name!.toLowerCase(), [...(fields.get(name!.toLowerCase()) ?? []), quoted?.replaceAll(/\\(.)/g, '$1') ?? plain ?? '']);
+  const pair = /\s*([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^;,"]*))\s*(;|$)/y;
+  for (let end = 0; end < text.length; end = pair.lastIndex) {
+    pair.lastIndex = end;
+    const [, name, quoted, plain] = pair.exec(text) ?? [];
+    if (name === undefined) throw new Error('x-forwarded-client-cert of several hops, or not well formed');
+    fields.set(name.toLowerCase(), [...(fields.get(name.toLowerCase()) ?? []), quoted?.replaceAll(/\\(.)/g, '$1') ?? plain ?? '']);
   }
-  if (/,(?=(?:[^"]*"[^"]*")*[^"]*$)/.test(text)) throw new Error('x-forwarded-client-cert of several hops');
-  const [certificate] = fields.get('cert') ?? [];
-  if (certificate !== undefined) return describe(new X509Certificate(decodeURIComponent(certificate)));
-  const [hash] = fields.get('hash') ?? [];
-  if (hash === undefined || !/^[0-9a-f]{64}$/i.test(hash)) throw new Error('x-forwarded-client-cert without a certificate');
+  const [hash, ...hashes] = fields.get('hash') ?? [];
+  const [certificate, ...certificates] = fields.get('cert') ?? [];
+  if (hashes.length > 0 || certificates.length > 0 || (hash !== undefined && !/^[0-9a-f]{64}$/i.test(hash))) throw new Error('x-forwarded-client-cert that says two things');
+  const described = certificate === undefined ? undefined : describe(new X509Certificate(decodeURIComponent(certificate)));
+  if (described !== undefined && hash !== undefined && described.fingerprint !== hash.toLowerCase()) throw new Error('x-forwarded-client-cert whose hash is not that of its certificate');
+  if (described !== undefined) return described;
+  if (hash === undefined) throw new Error('x-forwarded-client-cert without a certificate');
   return { fingerprint: hash.toLowerCase(), uris: (fields.get('uri') ?? []).map((uri) => decodeURIComponent(uri)), validToMs: Number.POSITIVE_INFINITY, serial: undefined };
 }
 

@@ -10,6 +10,9 @@ const FRESH_MS = 600_000;
 const COOLDOWN_MS = 5_000;
 const GRACE_SECONDS_DEFAULT = 86_400;
 
+/** Without any keys, the issuer is asked again after so long: soon, but not once for each token that names it. */
+const BACK_OFF_MS = 1_000;
+
 /** Fetches a key set as text; rejects for whatever is no key set. */
 export type FetchText = (url: string) => Promise<string>;
 
@@ -20,6 +23,8 @@ export type FetchText = (url: string) => Promise<string>;
 export class IssuerKeys {
   #set: { find: JWTVerifyGetKey; fetchedAtMs: number } | undefined;
   #askedAtMs = Number.NEGATIVE_INFINITY;
+  /** Whether the last answer was none. */
+  #failed = false;
   #asking: Promise<void> | undefined;
 
   constructor(
@@ -40,7 +45,8 @@ export class IssuerKeys {
 
   /** Fetches the keys where there are none. Never rejects. */
   async prefetch(): Promise<void> {
-    if (this.#set === undefined) await this.#ask().catch(() => {}); // logged there
+    const askedLately = this.#failed && this.monotonicMs() - this.#askedAtMs < BACK_OFF_MS;
+    if (this.#set === undefined && !askedLately) await this.#ask().catch(() => {}); // logged there
   }
 
   /**
@@ -55,7 +61,8 @@ export class IssuerKeys {
     try {
       return await this.#set!.find(header, token);
     } catch (error) {
-      if (!(error instanceof errors.JWKSNoMatchingKey) || this.monotonicMs() - this.#askedAtMs < COOLDOWN_MS) throw error;
+      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+      if (this.monotonicMs() - this.#askedAtMs < COOLDOWN_MS) throw this.#failed ? unavailable(error) : error;
     }
     // It may be a new one. Where nobody can be asked, nobody can say that it is not.
     try {
@@ -70,7 +77,10 @@ export class IssuerKeys {
   async #refresh(): Promise<void> {
     const graceMs = (this.settings.jwksGraceSeconds ?? GRACE_SECONDS_DEFAULT) * 1_000;
     const servesOn = this.#set !== undefined && this.monotonicMs() - this.#set.fetchedAtMs < FRESH_MS + graceMs;
-    if (servesOn && this.monotonicMs() - this.#askedAtMs < COOLDOWN_MS) return;
+    if (this.#failed && this.monotonicMs() - this.#askedAtMs < (servesOn ? COOLDOWN_MS : BACK_OFF_MS)) {
+      if (servesOn) return;
+      throw unavailable(new Error('asked a moment ago'));
+    }
     try {
       await this.#ask();
     } catch (cause) {
@@ -92,7 +102,9 @@ export class IssuerKeys {
     try {
       const text = jwksFile === undefined ? await this.fetchText(jwksUri!) : await readFile(jwksFile, 'utf8');
       this.#set = { find: createLocalJWKSet(JSON.parse(text) as JSONWebKeySet), fetchedAtMs: this.monotonicMs() };
+      this.#failed = false;
     } catch (error) {
+      this.#failed = true;
       this.logger.warn({ err: error, issuer }, 'auth: the issuer’s keys could not be had');
       throw error;
     }

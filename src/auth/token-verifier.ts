@@ -43,8 +43,9 @@ export class TokenVerifier {
   async ready(): Promise<boolean> {
     const issuers = [...this.#issuers.values()];
     if (issuers.every(({ keys }) => keys.present)) return true;
-    await Promise.all(issuers.map(({ keys }) => keys.prefetch()));
-    // One provider that is down must not keep out those of the others.
+    const fetching = Promise.all(issuers.map(({ keys }) => keys.prefetch()));
+    // One provider that is down, or hangs, must not keep out those of the others.
+    if (!issuers.some(({ keys }) => keys.present)) await fetching;
     return issuers.some(({ keys }) => keys.present);
   }
 

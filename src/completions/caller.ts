@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { clientIp } from '../shared/client-ip.ts';
 import { readJsonBody } from '../shared/read-body.ts';
 
 /** The HTTP side of a call: what the pipeline sees of the one who asks. */
@@ -15,7 +16,7 @@ export class Caller {
     private readonly bodyBytesMax: number,
   ) {
     this.requestId = request.id;
-    this.ip = request.ip;
+    this.ip = clientIp(request);
     this.headers = request.headers;
     this.operation = `${request.method} ${request.routeOptions.url ?? ''}`;
     this.#raw = request.raw;

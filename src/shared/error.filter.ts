@@ -1,5 +1,6 @@
 import { Catch, HttpException, Inject, type ArgumentsHost, type ExceptionFilter } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { clientIp } from './client-ip.ts';
 import type { Logger } from 'pino';
 import { uuid } from './uuid.ts';
 import { actorOf } from '../audit/audit-event.ts';
@@ -44,7 +45,7 @@ export class ErrorFilter implements ExceptionFilter {
       id: uuid(), phase: 'refusal', timeMs: this.clock.nowMs(), requestId: request.id, actor: actorOf(request.principal),
       // A path that is no route may hold anything; it is not repeated.
       operation: request.routeOptions.url === undefined ? `${request.method} (no route)` : `${request.method} ${request.routeOptions.url}`,
-      ip: request.ip, httpStatus: error.status, errorCode: error.code, activity: 'create',
+      ip: clientIp(request), httpStatus: error.status, errorCode: error.code, activity: 'create',
       details: { decision: error.decision, param: error.param ?? undefined },
     });
   }

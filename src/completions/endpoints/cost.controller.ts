@@ -1,6 +1,7 @@
 import { Controller, HttpCode, Inject, Post, Req } from '@nestjs/common';
 import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
 import type { FastifyRequest } from 'fastify';
+import { clientIp } from '../../shared/client-ip.ts';
 import { Type, type Static } from 'typebox';
 import { Invoke } from '../../auth/route-access.ts';
 import { ENV } from '../../env.ts';
@@ -52,7 +53,7 @@ export class CostController {
     const messages = body.messages ?? (body.prompt === undefined || body.prompt === null ? undefined : [{ role: 'user', content: body.prompt }]);
     if (messages === undefined || (body.messages && body.prompt)) throw new GatewayError('invalid_request', { publicMessage: 'Send either prompt or messages.', param: 'prompt' });
     const call = new ChatCall(parseCompletionRequest(Buffer.from(JSON.stringify({ messages }))), this.env.defaults);
-    const { choice, plan } = this.pipeline.optimize(request.principal!, call, { headers: request.headers, ip: request.ip }, budgetTicks);
+    const { choice, plan } = this.pipeline.optimize(request.principal!, call, { headers: request.headers, ip: clientIp(request) }, budgetTicks);
     const { selection, complexity, temperature, inputTokens, outputTokens, costTicks } = choice;
     return {
       model: selection.option.name, max_tokens: plan.maxOutputTokens, temperature, complexity: Number(complexity.toFixed(4)),

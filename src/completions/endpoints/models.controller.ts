@@ -1,6 +1,7 @@
 import { Controller, Get, Inject, Param, Req } from '@nestjs/common';
 import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
 import type { FastifyRequest } from 'fastify';
+import { clientIp } from '../../shared/client-ip.ts';
 import { Type } from 'typebox';
 import { AccessRules } from '../../auth/access-rules.ts';
 import type { Principal } from '../../auth/principal.ts';
@@ -67,13 +68,13 @@ export class ModelsController {
   }
 
   #usable(request: FastifyRequest): ResolvedModel[] {
-    return this.catalogue.listedNames.map((name) => this.catalogue.resolve(name)!).filter((model) => this.#mayUse(request.principal!, request.ip, model));
+    return this.catalogue.listedNames.map((name) => this.catalogue.resolve(name)!).filter((model) => this.#mayUse(request.principal!, clientIp(request), model));
   }
 
   #find(request: FastifyRequest, id: string, isOfKind: (model: ResolvedModel) => boolean): ResolvedModel {
     const model = this.catalogue.resolve(id);
     // What one may not use looks like what is not there.
-    if (!model || !isOfKind(model) || !this.#mayUse(request.principal!, request.ip, model)) {
+    if (!model || !isOfKind(model) || !this.#mayUse(request.principal!, clientIp(request), model)) {
       throw new GatewayError('model_not_found', { publicMessage: 'There is no such model here. GET /v1/models lists those that you may use.', param: 'model' });
     }
     return model;
