@@ -46,6 +46,7 @@ import { createDataSource, createPool } from './shared/database.ts';
 import { Notifications } from './shared/notifications.ts';
 import { runMigrations } from './shared/migrations.ts';
 import { Replica } from './shared/replica.ts';
+import { CallLimits } from './throttle/call-limits.ts';
 import { TenantDirectory } from './tenants/tenant-directory.ts';
 
 const VERIFIED_TOKENS_MAX = 50_000;
@@ -163,7 +164,7 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   await breakers.open(notifications);
   await notifications.open();
   const dispatcher = new Dispatcher(shards, { max: provider.retryMax, backoffMs: provider.retryBackoffMs }, providerMetrics, clock, Math.random);
-  const pipeline = new CompletionPipeline(settings, catalogue, tiers, rules, running, admission, idempotency, costEngine, predictor, shards, dispatcher, conversationSecret(provider.apiKey), metrics, alerts, clock, logger);
+  const pipeline = new CompletionPipeline(settings, catalogue, tiers, rules, running, admission, idempotency, new CallLimits(clock), costEngine, predictor, shards, dispatcher, conversationSecret(provider.apiKey), metrics, alerts, clock, logger);
   const health = new Health(journal, verifier, rules);
 
   return {

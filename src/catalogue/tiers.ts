@@ -3,6 +3,8 @@ import { readConfigFile } from '../shared/config-files.ts';
 
 const TierFacts = Type.Object({
   requests_per_minute: Type.Integer({ minimum: 1 }),
+  tokens_per_minute: Type.Integer({ minimum: 1 }),
+  concurrent_calls: Type.Integer({ minimum: 1 }),
   availability_objective_percent: Type.Number(),
   payload_retention_days: Type.Integer({ minimum: 1 }),
   evidence: Type.String(),

@@ -15,6 +15,7 @@ import type { UpstreamCall, UpstreamLimits } from '../provider/grok-client.ts';
 import { GrokApiError } from '../provider/grok-errors.ts';
 import type { Lease } from '../provider/shard.ts';
 import type { Shards } from '../provider/shards.ts';
+import type { CallLimits, CallPlace } from '../throttle/call-limits.ts';
 import type { Clock } from '../shared/clock.ts';
 import { asGatewayError, errorBody, GatewayError, invalidToken } from '../shared/gateway-error.ts';
 import { formatUsd } from '../shared/usd-ticks.ts';
@@ -60,6 +61,7 @@ export class CompletionPipeline {
     private readonly running: RunningCalls,
     private readonly admission: Admission,
     private readonly idempotency: Idempotency,
+    private readonly callLimits: CallLimits,
     private readonly costEngine: CostEngine,
     private readonly predictor: Predictor,
     private readonly shards: Shards,
@@ -81,6 +83,18 @@ export class CompletionPipeline {
     const first = claim === undefined ? undefined : await this.idempotency.find(claim);
     if (first !== undefined) return this.#answerAgain(first, requested, principal, decision, caller);
     const conversation = conversationId(this.conversationSecret, principal.tenantId, caller.headers, requested.opening, requested.body.length);
+    const own = this.#takePlace(principal, plan, caller);
+    try {
+      await this.#call(principal, requested, plan, choice, decision, options, conversation, claim, caller, own);
+    } finally {
+      own.end(0); // where nothing was used
+    }
+  }
+
+  /** Steps 7 to 9. */
+  async #call(
+    principal: Principal, requested: RequestedCall, plan: Plan, choice: Choice | undefined, decision: AccessDecision, options: CallerOptions, conversation: string | undefined, claim: IdempotencyClaim | undefined, caller: Caller, own: CallPlace,
+  ): Promise<void> {
     // Before anything is written or held: where no deployment can take the call, that is all there is to say.
     const place = this.shards.lease(decision.candidates, { conversation, inputTokens: plan.inputTokens, avoid: new Set(), nowOrNever: false });
     const limitsOf = (candidate: Candidate): UpstreamLimits => this.#limits(candidate, options);
@@ -130,7 +144,7 @@ export class CompletionPipeline {
     } finally {
       ended();
     }
-    await this.#settleAndAnswer(principal, call, dispatched, requested, plan, answer, headers.current);
+    await this.#settleAndAnswer(principal, call, dispatched, requested, plan, answer, headers.current, own);
   }
 
   /**
@@ -197,6 +211,16 @@ export class CompletionPipeline {
     return authorize(this.rules.pointFor(principal.tenantId), this.tiers, principal, plan, facts, { ip: caller.ip, timeMs: this.clock.nowMs() });
   }
 
+  /** The rest of step 5: tokens per minute, and calls at once. */
+  #takePlace(principal: Principal, plan: Plan, caller: Caller): CallPlace {
+    const { tokens_per_minute: tokensPerMinute, concurrent_calls: concurrentCalls } = this.tiers[principal.tier];
+    const estimatedTokens = plan.inputTokens + (plan.maxOutputTokens + plan.reasoningTokens) * plan.choices;
+    const place = this.callLimits.begin(principal.tenantId, { tokensPerMinute, concurrentCalls }, estimatedTokens);
+    const { limit, remaining, resetSeconds } = place.left;
+    caller.reply.headers({ 'x-ratelimit-limit-tokens': limit, 'x-ratelimit-remaining-tokens': remaining, 'x-ratelimit-reset-tokens': `${resetSeconds}s` });
+    return place;
+  }
+
   /** Step 7. */
   async #admit(place: { candidate: Candidate; lease: Lease }, principal: Principal, requested: RequestedCall, plan: Plan, choice: Choice | undefined, decision: AccessDecision, caller: Caller, claim: IdempotencyClaim | undefined, totalTimeoutMs: number): Promise<AdmittedCall> {
     try {
@@ -220,7 +244,7 @@ export class CompletionPipeline {
 
   /** Step 9, and the end of the answer, which waits for it. */
   async #settleAndAnswer(
-    principal: Principal, call: AdmittedCall, dispatched: Dispatched, requested: RequestedCall, plan: Plan, answer: CompletionAnswer, headers: Readonly<Record<string, string>>,
+    principal: Principal, call: AdmittedCall, dispatched: Dispatched, requested: RequestedCall, plan: Plan, answer: CompletionAnswer, headers: Readonly<Record<string, string>>, own: CallPlace,
   ): Promise<void> {
     const { reader, failure } = dispatched;
     const end = this.#end(dispatched, requested, plan, answer.begun);
@@ -228,6 +252,7 @@ export class CompletionPipeline {
     if (answer instanceof KeptAnswer && !(failure instanceof CallerGone)) {
       end.result = tail === undefined ? Buffer.from(JSON.stringify(errorBody(toError(failure, requested)))) : answer.whole(tail, reader.usage);
     }
+    own.end(end.usage === undefined ? (end.charge.basis === 'free' ? 0 : undefined) : end.usage.inputTokens + end.usage.outputTokens + end.usage.reasoningTokens);
     const inDatabase = await this.#settle(call, end);
     if (failure === undefined && end.usage !== undefined && requested.question !== undefined) this.#learn(principal, requested, dispatched.candidate, end.usage);
     if (failure instanceof CallerGone) {
