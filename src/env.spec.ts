@@ -100,8 +100,10 @@ describe('parseEnv', () => {
     }
   });
 
-  it('stops at a sealed key, which it cannot open, and at a certificate without its key', () => {
-    expect(faultsOf({ ...ALL, XAI_API_KEY: 'enc:v1:local:abc' })).toEqual([expect.stringMatching(/^XAI_API_KEY: sealed/)]);
+  it('takes a sealed key, and stops at a plain one behind enc:, at one of another provider, and at a certificate without its key', () => {
+    expect(parseEnv({ ...ALL, XAI_API_KEY: 'enc:v1:local:abc' }).provider.apiKey).toBe('enc:v1:local:abc');
+    expect(faultsOf({ ...ALL, XAI_API_KEY: 'enc:xai-plain' })).toEqual([expect.stringMatching(/^XAI_API_KEY: .*no sealed value/)]);
+    expect(faultsOf({ ...ALL, XAI_API_KEY: 'enc:v1:vault:abc' })).toEqual([expect.stringMatching(/^XAI_API_KEY: .*vault/)]);
     expect(faultsOf({ ...ALL, XAI_CLIENT_CERT: 'c.pem' })).toEqual([expect.stringMatching(/both or neither/)]);
     expect(faultsOf({ ...ALL, XAI_CLIENT_CERT: 'c.pem', XAI_CLIENT_KEY: 'k.pem' })).toEqual([]);
   });

@@ -1,6 +1,9 @@
 import { ConfigModule } from '@nestjs/config';
+import { existsSync, readFileSync } from 'node:fs';
+import { parseEnv as parseEnvFile } from 'node:util';
 import { isIP } from 'node:net';
 import { loadIssuers, SIGNATURE_ALGORITHMS, type IssuerSettings } from './auth/identity-config.ts';
+import { openLocalSeal } from './secrets/local-seal.ts';
 import { isLoopback } from './shared/loopback.ts';
 
 /** Settings of the process, parsed once. Durations end in `Ms`, sizes in `Bytes`. */
@@ -89,6 +92,7 @@ export class EnvError extends Error {
   }
 }
 
+const ENV_FILE = '.env';
 const OWN_PREFIXES = ['XAI_', 'AUTH_', 'TLS_', 'AUDIT_', 'NOVIX_'];
 const KNOWN_NAMES = [
   'XAI_API_VERSION', 'XAI_API_KEY', 'XAI_API_ENDPOINT', 'XAI_MODEL', 'XAI_MAX_TOKENS', 'XAI_TEMPERATURE', 'XAI_TOP_P', 'XAI_FREQUENCY_PENALTY',
@@ -104,10 +108,23 @@ export const XAI_ENDPOINT_DEFAULT = 'https://api.x.ai/v1';
 
 /** Reads `.env` and the environment, with `${VAR}` expanded. The only place that touches `process.env`. */
 export async function loadEnv(): Promise<{ env: Env; sandbox: SandboxParts }> {
-  await ConfigModule.forRoot({ expandVariables: true });
+  // Given all of the file, so that a value may name one that stands further down.
+  const file = existsSync(ENV_FILE) ? parseEnvFile(readFileSync(ENV_FILE, 'utf8')) : {};
+  await ConfigModule.forRoot({ envFilePath: ENV_FILE, expandVariables: { processEnv: { ...file, ...process.env } as Record<string, string> } });
   const configDir = process.env['NOVIX_CONFIG_DIR']?.trim();
-  const env = parseEnv(process.env, loadIssuers(configDir === '' ? undefined : configDir));
+  const env = withOpenedKey(parseEnv(process.env, loadIssuers(configDir === '' ? undefined : configDir)));
   return { env, sandbox: sandboxParts(env) };
+}
+
+/** The provider's key as it is, where the setting has it sealed. */
+function withOpenedKey(env: Env): Env {
+  const { apiKey } = env.provider;
+  if (apiKey === undefined || !apiKey.startsWith('enc:')) return env;
+  try {
+    return { ...env, provider: { ...env.provider, apiKey: openLocalSeal(env).open('XAI_API_KEY', apiKey) } };
+  } catch (error) {
+    throw new EnvError([error instanceof Error && error.message.startsWith('XAI_API_KEY') ? error.message : `XAI_API_KEY: cannot be opened: ${error instanceof Error ? error.message : 'the key file cannot be read'}`]);
+  }
 }
 
 /**
@@ -138,7 +155,9 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>, i
   const aiProvider = text('AI_PROVIDER');
   if (aiProvider !== undefined && aiProvider !== 'xai') faults.push('AI_PROVIDER: only "xai" is supported');
   const apiKey = text('XAI_API_KEY');
-  if (apiKey?.startsWith('enc:')) faults.push('XAI_API_KEY: sealed values (enc:) cannot be opened by this release yet; give the plain key from your secret store');
+  const sealedBy = /^enc:(?:v1:([a-z]+):[\w-]+)?/.exec(apiKey ?? '');
+  if (sealedBy !== null && sealedBy[1] === undefined) faults.push('XAI_API_KEY: what follows enc: is no sealed value (v1:<provider>:…); a plain key does not belong there. Seal it with "npx novix secret seal --name XAI_API_KEY"');
+  else if (sealedBy !== null && sealedBy[1] !== 'local') faults.push(`XAI_API_KEY: this release opens values that were sealed locally, and not by ${sealedBy[1]} yet`);
   for (const name of ['XAI_API_KEY', 'XAI_API_VERSION']) if (!/^[\x21-\x7e]*$/.test(text(name) ?? '')) faults.push(`${name}: goes into a header; expected visible ASCII characters without spaces`);
   const endpoint = text('XAI_API_ENDPOINT') ?? XAI_ENDPOINT_DEFAULT;
   const endpointFault = originFault(endpoint) ?? (/[?#]/.test(endpoint) ? 'expected no query and no fragment' : undefined);
