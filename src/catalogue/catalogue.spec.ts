@@ -122,7 +122,7 @@ describe('Catalogue', () => {
   const model = (id: string, more: Partial<File['models'][number]> = {}): File['models'][number] =>
     ({ id, aliases: [], endpoints: ['chat_completions'], context_tokens: 1000, capabilities: [], refuses: [], price: { usd_per_million: usd, source: 's', as_of: '2026-10' }, ...more });
   const file = (more: Partial<File>): File => ({
-    defaults: { estimate: { bytes_per_token: 2.5, image_tokens: 1 }, priority_multiplier: 2, output_prior: { p50: 1, p90: 2 } }, aliases: {}, models: [model('m')],
+    defaults: { estimate: { bytes_per_token: 2.5, image_tokens: 1 }, priority_multiplier: 2, output_prior: { p50: 1, p90: 2 }, output_tokens_least: 16 }, aliases: {}, models: [model('m')],
     deployments: [{ id: 'd', base_url: 'env', models: ['*'], region: 'global', accelerator: 'shared' }], ...more,
   });
 

@@ -48,6 +48,8 @@ export interface Model {
   imageTokens: number;
   /** Output tokens of a call, while nothing has been learned. */
   outputPrior: { p50: number; p90: number };
+  /** Fewer output tokens than this are of no use to anyone: a call whose ceiling leaves less is refused. */
+  outputTokensLeast: number;
 }
 
 /** A place that serves models: an endpoint with a key. Also called a shard, where several serve the same model. */
@@ -106,6 +108,7 @@ const ModelsFile = Type.Object({
     estimate: Type.Object({ bytes_per_token: Type.Number({ exclusiveMinimum: 0 }), image_tokens: Type.Integer({ minimum: 1 }) }, { additionalProperties: false }),
     priority_multiplier: Type.Integer({ minimum: 1 }),
     output_prior: Type.Object({ p50: Type.Integer({ minimum: 1 }), p90: Type.Integer({ minimum: 1 }) }, { additionalProperties: false }),
+    output_tokens_least: Type.Integer({ minimum: 1 }),
   }, { additionalProperties: false }),
   aliases: Type.Record(Type.String(), Type.Object({ model: Type.String(), fallbacks: Type.Optional(Type.Array(Type.String())), reach: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })) }, { additionalProperties: false })),
   deployments: Type.Array(Type.Object({
@@ -251,6 +254,7 @@ function toModel(entry: ModelsFile['models'][number], defaults: ModelsFile['defa
     bytesPerToken: defaults.estimate.bytes_per_token,
     imageTokens: defaults.estimate.image_tokens,
     outputPrior: defaults.output_prior,
+    outputTokensLeast: defaults.output_tokens_least,
   };
 }
 

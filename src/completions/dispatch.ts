@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Candidate, Plan } from '../cost/plan.ts';
+import { exceedsCeiling, type Candidate, type Plan } from '../cost/plan.ts';
 import type { AnswerReader } from '../provider/answer-reader.ts';
 import type { UpstreamCall, UpstreamLimits, UpstreamRequest } from '../provider/grok-client.ts';
 import { GrokApiError } from '../provider/grok-errors.ts';
@@ -139,6 +139,7 @@ export class Dispatcher {
             }
             if (passed.length > 0) answer.write(passed);
             if (reader.failure) throw reader.failure;
+            if (request.plan.ceilingTicks !== undefined && exceedsCeiling(request.plan, reader.outputTokensRunning)) throw beyondCeiling();
           },
           get begun() { return reader.begun; },
         },
@@ -169,4 +170,8 @@ export class Dispatcher {
     }
     return { reader, attempt, sent, backlogged: paused, failure, answerCommitment: answered ? committed.finish() : undefined };
   }
+}
+
+function beyondCeiling(): GatewayError {
+  return new GatewayError('request_cost_exceeded', { publicMessage: 'The answer was cut: its cost has reached the limit of the call (x-novix-max-cost-usd, or the tenant’s own). What came is charged.' });
 }

@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { loadCatalogue, type ResolvedModel } from '../catalogue/catalogue.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
-import { candidatesFor, NO_COST, planCall, type CostFacts, type Plan, type PlanLimits } from './plan.ts';
+import { candidatesFor, exceedsCeiling, NO_COST, planCall, type CostFacts, type Plan, type PlanLimits } from './plan.ts';
 
 const catalogue = loadCatalogue();
 const FACTS: CostFacts = { ...NO_COST, textBytes: 250, maxOutputTokens: 100 };
@@ -186,5 +186,26 @@ describe('planCall with the caller’s own ceiling', () => {
       expect(reasoningTokens > 0 && given.maxOutputTokens === 0).toBe(false);
       expect(planned instanceof GatewayError ? free.holdTicks > maxCostTicks! : planned.holdTicks <= (maxCostTicks ?? planned.holdTicks)).toBe(true);
     }), { numRuns: 500 });
+  });
+});
+
+describe('exceedsCeiling', () => {
+  const capped = plan({ choices: 2 }, { maxCostTicks: 1_250_000n + 2n * 40n * 25_000n });
+
+  it('lets a call write as much as the plan gave it, to the token', () => {
+    expect(capped.maxOutputTokens).toBe(40);
+    expect([0, 79, 80].map((tokens) => exceedsCeiling(capped, tokens))).toEqual([false, false, false]);
+    expect(exceedsCeiling(capped, 81)).toBe(true);
+  });
+
+  it('lets it think in place of writing, since both cost the same', () => {
+    const thinking = plan({ reasoningEffort: 'low' }, { maxCostTicks: 10_000_000_000n }, 'grok-4.3');
+    expect(thinking.reasoningTokens).toBeGreaterThan(0);
+    const affordable = Number((10_000_000_000n - 1_250_000n) / 25_000n);
+    expect([affordable, affordable + 1].map((tokens) => exceedsCeiling(thinking, tokens))).toEqual([false, true]);
+  });
+
+  it('holds nothing against a call without a ceiling', () => {
+    expect(exceedsCeiling(plan(), Number.MAX_SAFE_INTEGER)).toBe(false);
   });
 });

@@ -4,8 +4,6 @@ import { GatewayError } from '../shared/gateway-error.ts';
 
 /** Without an output limit a call gets this many tokens: the seed's default. */
 const OUTPUT_TOKENS_DEFAULT = 4_000;
-/** Fewer output tokens than this are of no use to anyone. */
-const OUTPUT_TOKENS_LEAST = 16;
 
 /** What of a request decides its cost. */
 export interface CostFacts {
@@ -64,6 +62,8 @@ export interface Plan {
   holdTicks: bigint;
   fixedTicks: bigint;
   outputRateTicks: bigint;
+  /** What the call may cost at most, where somebody said so. */
+  ceilingTicks?: bigint | undefined;
   /** What the optimizer sets for callers that set none. */
   temperature?: number;
 }
@@ -91,7 +91,7 @@ export function planCall(resolved: ResolvedModel, candidates: readonly Candidate
   if (limits.maxCostTicks !== undefined) {
     const left = limits.maxCostTicks - fixedTicks;
     const affordable = outputRateTicks === 0n ? BigInt(maxOutputTokens) : left / outputRateTicks;
-    if (left < 0n || affordable < BigInt(wanted === 'uncapped' ? maxOutputTokens : Math.min(OUTPUT_TOKENS_LEAST, maxOutputTokens))) {
+    if (left < 0n || affordable < BigInt(wanted === 'uncapped' ? maxOutputTokens : Math.min(resolved.model.outputTokensLeast, maxOutputTokens))) {
       throw new GatewayError('request_cost_exceeded', {
         publicMessage: 'The call could cost more than its limit (x-novix-max-cost-usd, or the tenant’s own) even with the shortest useful answer. Raise the limit, shorten the prompt, or choose another model.',
         internal: { maxCostTicks: String(limits.maxCostTicks), fixedTicks: String(fixedTicks) },
@@ -103,8 +103,20 @@ export function planCall(resolved: ResolvedModel, candidates: readonly Candidate
     resolved, candidates, maxOutputTokens, choices: facts.choices, priority: facts.priority,
     inputTokens: Math.max(...quotes.map((one) => one.inputTokens)), reasoningTokens: Math.max(...quotes.map((one) => one.reasoningTokens)),
     holdTicks: fixedTicks + BigInt(maxOutputTokens) * outputRateTicks,
-    fixedTicks, outputRateTicks,
+    fixedTicks, outputRateTicks, ceilingTicks: limits.maxCostTicks,
   };
+}
+
+/**
+ * Whether a running call has gone past its ceiling, as far as can be seen. It can only where the provider writes, or thinks aloud, beyond what the plan
+ * allowed for: within that, the ceiling holds by construction.
+ *
+ * @param outputTokens output of all choices together that is known to have been made
+ */
+export function exceedsCeiling({ ceilingTicks, fixedTicks, reasoningTokens, outputRateTicks, choices }: Plan, outputTokens: number): boolean {
+  if (ceilingTicks === undefined) return false;
+  const inputTicks = fixedTicks - BigInt(reasoningTokens) * outputRateTicks;
+  return inputTicks + (BigInt(outputTokens) * outputRateTicks) / BigInt(choices) > ceilingTicks;
 }
 
 /** Everything that may serve a model name: its deployments, then those of the names that may stand in for it. */

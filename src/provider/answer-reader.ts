@@ -15,6 +15,8 @@ export interface AnswerReader {
   readonly failure: GrokApiError | undefined;
   /** A careful measure of what came, for answers whose usage never does. */
   readonly outputTokensSeen: number;
+  /** Output tokens that have been made for sure: each piece of output is one at least. 0 once the end is here, when nothing can be saved any more. */
+  readonly outputTokensRunning: number;
   /** The id under which the provider keeps the answer; undefined where answers are not kept. */
   readonly storedId: string | undefined;
   /**

@@ -83,6 +83,13 @@ export class ChatStreamReader implements AnswerReader {
     return Math.max(this.contentFrames, Math.ceil(this.contentBytes / 2));
   }
 
+  /** By frames, or by the usage of a provider that tells it as it goes. */
+  get outputTokensRunning(): number {
+    if (this.finished) return 0;
+    const { billed } = this;
+    return billed === undefined ? this.contentFrames : Math.max(this.contentFrames, billed.outputTokens + billed.reasoningTokens);
+  }
+
   push(bytes: Buffer): Buffer {
     if (this.failure) return NOTHING;
     const frames = this.#frames.push(bytes);

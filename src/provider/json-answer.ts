@@ -14,6 +14,7 @@ export class JsonAnswerReader implements AnswerReader {
   readonly priority = false;
   failure: GrokApiError | undefined;
   readonly outputTokensSeen = 0;
+  readonly outputTokensRunning = 0; // it comes whole
   readonly storedId = undefined;
   #parts: Buffer[] = [];
   #bytes = 0;

@@ -51,6 +51,10 @@ export class ResponseStreamReader implements AnswerReader {
     return Math.max(this.#deltas, Math.ceil(this.#deltaBytes / 2));
   }
 
+  get outputTokensRunning(): number {
+    return this.#ended ? 0 : this.#deltas;
+  }
+
   push(bytes: Buffer): Buffer {
     if (this.failure) return NOTHING;
     const frames = this.#frames.push(bytes);
