@@ -30,6 +30,8 @@ import { ResponsesController } from './completions/endpoints/responses.controlle
 import { StoredResponses } from './completions/stored-responses.ts';
 import { BudgetsController } from './cost/budgets.controller.ts';
 import { Budgets } from './cost/budgets.ts';
+import { SettlementsController } from './cost/settlements.controller.ts';
+import { Settlements } from './cost/settlements.ts';
 import { PricesController } from './cost/prices.controller.ts';
 import { Prices } from './cost/prices.ts';
 import { UsageController } from './cost/usage.controller.ts';
@@ -74,7 +76,7 @@ export class AppModule {
         }),
         ...operations,
       ],
-      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, CostController, TenantsController, BudgetsController, UsageController, PricesController, AlertsController, PoliciesController, PolicyTrialsController, RevocationsController, ApiKeysController, DeploymentsController, BreakersController],
+      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, CostController, TenantsController, BudgetsController, SettlementsController, UsageController, PricesController, AlertsController, PoliciesController, PolicyTrialsController, RevocationsController, ApiKeysController, DeploymentsController, BreakersController],
       providers: [
         { provide: ENV, useValue: parts.settings },
         { provide: LOGGER, useValue: parts.logger },
@@ -95,6 +97,7 @@ export class AppModule {
         { provide: DataSource, useValue: parts.dataSource },
         { provide: Prices, useValue: parts.prices },
         { provide: Budgets, useValue: new Budgets(parts.dataSource) },
+        { provide: Settlements, useValue: new Settlements(parts.dataSource) },
         { provide: Deployments, useValue: parts.deployments },
         { provide: Breakers, useValue: parts.breakers },
         { provide: Tenants, useValue: new Tenants(parts.dataSource) },

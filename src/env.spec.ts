@@ -28,7 +28,7 @@ describe('parseEnv', () => {
         apiVersion: undefined, apiKey: 'xai-s3cret-key', endpoint: 'https://api.x.ai/v1', clientCertFile: undefined, clientKeyFile: undefined, caFile: undefined, connectTimeoutMs: 3050, idleTimeoutMs: 30_000,
         firstByteTimeoutMs: undefined, totalTimeoutMs: 900_000, retryMax: 3, retryBackoffMs: 500, breakerFailures: 5, breakerRecoveryMs: 300_000,
       },
-      egress: { proxyUrl: undefined, noProxy: undefined, allowedOrigins: [] }, keyFile: undefined,
+      egress: { proxyUrl: undefined, noProxy: undefined, allowedOrigins: [] }, alertWebhook: undefined, keyFile: undefined,
       defaults: { model: 'grok-beta', maxTokensCap: 32_768, temperature: undefined, topP: undefined, frequencyPenalty: undefined, presencePenalty: undefined },
       identity: { issuer: 'https://idp.example', audience: 'novix', jwksUri: 'https://idp.example/jwks', jwksFile: undefined, algorithms: ['ES256', 'PS256', 'RS256', 'EdDSA'] },
       issuers: [], tls: undefined, trustedProxies: [], authFailuresPerMinute: 600, databaseUrl: DATABASE.DATABASE_URL, dataDir: '.novix', configDir: undefined, spoolDir: '.novix/spool', drainDelayMs: 5_000, shutdownGraceMs: 30_000, logLevel: 'info',

@@ -48,6 +48,8 @@ export interface Env {
     /** Exact origins that the admin API may name although they are not https, or not public. */
     allowedOrigins: readonly string[];
   };
+  /** Where alerts are told, and the secret that signs them (base64). Undefined: they stand in the log and the admin API. */
+  alertWebhook: { url: string; secret: string } | undefined;
   /** Key of the secrets that are sealed locally; undefined: made under the data folder, outside production only. */
   keyFile: string | undefined;
   /** What callers get who send none of these. */
@@ -100,6 +102,7 @@ const KNOWN_NAMES = [
   'XAI_TOTAL_TIMEOUT_MS', 'XAI_RETRY_MAX', 'XAI_RETRY_BACKOFF_MS', 'XAI_BREAKER_FAILURES', 'XAI_BREAKER_RECOVERY_MS',
   'AUTH_ISSUER', 'AUTH_AUDIENCE', 'AUTH_JWKS_URI', 'AUTH_JWKS_FILE', 'AUTH_ALGORITHMS', 'AUTH_FAILURES_PER_MINUTE',
   'TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'AUDIT_SIGNING_KEY_FILE', 'NOVIX_DATA_DIR', 'NOVIX_CONFIG_DIR', 'NOVIX_KEY_FILE',
+  'NOVIX_ALERT_WEBHOOK_URL', 'NOVIX_ALERT_WEBHOOK_SECRET',
 ];
 /** Settings whose meaning has not been built. To ignore one would be less safe than to refuse it. */
 const NOT_YET = ['REDIS_URL'];
@@ -209,6 +212,7 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>, i
       breakerRecoveryMs: whole('XAI_BREAKER_RECOVERY_MS', 300_000, 1, 86_400_000),
     },
     egress: { proxyUrl, noProxy: text('NO_PROXY') ?? text('no_proxy'), allowedOrigins },
+    alertWebhook: parseAlertWebhook(text, faults),
     keyFile: text('NOVIX_KEY_FILE'),
     defaults: {
       model: text('XAI_MODEL') ?? 'grok-beta',
@@ -296,6 +300,18 @@ function parseTls(text: (name: string) => string | undefined, faults: string[]):
   if (clientAuth !== undefined && clientAuth !== 'required' && clientAuth !== 'optional') faults.push('TLS_CLIENT_AUTH: expected "required" or "optional"');
   if (!groups.every((group) => /^[\w-]{1,64}$/.test(group))) faults.push('TLS_GROUPS: expected names of groups separated by colons, such as X25519MLKEM768:X25519');
   return { certFile, keyFile, clientCaFile, clientCrlFile, clientCertificates: clientAuth === 'optional' ? 'optional' : 'required', groups };
+}
+
+function parseAlertWebhook(text: (name: string) => string | undefined, faults: string[]): Env['alertWebhook'] {
+  const url = text('NOVIX_ALERT_WEBHOOK_URL');
+  const secret = text('NOVIX_ALERT_WEBHOOK_SECRET');
+  if (url === undefined && secret === undefined) return undefined;
+  if (url === undefined || secret === undefined) faults.push('NOVIX_ALERT_WEBHOOK_URL, NOVIX_ALERT_WEBHOOK_SECRET: give both or neither');
+  const urlFault = url === undefined ? undefined : originFault(url);
+  if (urlFault !== undefined) faults.push(`NOVIX_ALERT_WEBHOOK_URL: ${urlFault}`);
+  const key = /^whsec_((?:[A-Za-z0-9+/]{4}){6,}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)$/.exec(secret ?? '')?.[1];
+  if (secret !== undefined && (key === undefined || Buffer.from(key, 'base64').length > 64)) faults.push('NOVIX_ALERT_WEBHOOK_SECRET: expected whsec_ and 24 to 64 random bytes in base64, such as "whsec_$(openssl rand -base64 32)"');
+  return { url: url ?? '', secret: key ?? '' };
 }
 
 function isNetwork(text: string): boolean {

@@ -3,6 +3,7 @@ import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import type { DataSource } from 'typeorm';
+import { AlertWebhook } from './alerts/alert-webhook.ts';
 import { Alerts } from './alerts/alerts.ts';
 import { Commitments } from './audit/commitments.ts';
 import { Refusals } from './audit/refusals.ts';
@@ -144,6 +145,8 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   const deployments = new Deployments(dataSource, catalogue, shards, seal, settings.egress, logger);
   const alerts = new Alerts(pool, logger, registry);
   alerts.start();
+  const webhook = settings.alertWebhook === undefined ? undefined : new AlertWebhook(settings.alertWebhook, settings.egress, pool, clock, Math.random, logger, registry);
+  webhook?.start();
   // Prices come from the endpoint of the environment: other deployments may be anybody's.
   const prices = new Prices(dataSource, catalogue, () => {
     const own = shards.all.find(({ deployment }) => deployment.baseUrl === undefined);
@@ -177,6 +180,7 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
       tls?.close();
       prices.close();
       await alerts.close();
+      await webhook?.close();
       deployments.close();
       rules.close();
       breakers.close();
