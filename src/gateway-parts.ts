@@ -28,6 +28,7 @@ import { RunningCalls } from './completions/running-calls.ts';
 import { CostEngine } from './completions/cost-engine.ts';
 import { Predictor } from './cost/predictor.ts';
 import { Prices } from './cost/prices.ts';
+import { UsageCompaction } from './cost/usage-compaction.ts';
 import { Idempotency } from './completions/idempotency.ts';
 import { OrphanSweeper } from './completions/orphan-sweeper.ts';
 import { checkConfigFiles } from './config-check.ts';
@@ -147,6 +148,8 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   alerts.start();
   const webhook = settings.alertWebhook === undefined ? undefined : new AlertWebhook(settings.alertWebhook, settings.egress, pool, clock, Math.random, logger, registry);
   webhook?.start();
+  const compaction = new UsageCompaction(pool, logger);
+  compaction.start();
   // Prices come from the endpoint of the environment: other deployments may be anybody's.
   const prices = new Prices(dataSource, catalogue, () => {
     const own = shards.all.find(({ deployment }) => deployment.baseUrl === undefined);
@@ -181,6 +184,7 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
       prices.close();
       await alerts.close();
       await webhook?.close();
+      await compaction.close();
       deployments.close();
       rules.close();
       breakers.close();
