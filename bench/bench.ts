@@ -2,12 +2,19 @@ import { parseArgs } from 'node:util';
 import { call, closedLoop, closeLoad, openLoop, quantile } from './load.ts';
 import { cpuMicros, residentBytes, startRig, type Arm, type Rig } from './rig.ts';
 
-const USAGE = 'npm run bench -- [--json] [--rounds 7] [--seconds 2] [--streams 1000] [--stream-seconds 20] [--concurrency 64] [--only cpu|latency|streams]';
+const USAGE = 'npm run bench -- [--json] [--rounds 7] [--seconds 2] [--streams 1000] [--stream-seconds 20] [--concurrency 64] [--only cpu|latency|frames|streams]';
 const RATE_PER_SECOND = 300;
 const EQUAL_RATE_PER_SECOND = 1_000;
 /** Until V8 has optimized what it will: the gateway has more of it than the proxy. */
 const WARM_UP_MS = 6_000;
 const ANSWER_TOKENS = 20;
+/** For what a frame costs: long answers, as fast as they come, so that the call around them weighs little. */
+const LONG_STREAMS = 8;
+const LONG_ANSWER_TOKENS = 30_000;
+/** Answers at the pace of a model: each frame comes alone, and must not wait. */
+const PACED_STREAMS = 200;
+const PACED_TOKENS = 100;
+const PACE_MS = 20;
 
 const { values: options } = parseArgs({
   options: {
@@ -40,6 +47,23 @@ interface LatencyRow {
   failed: number;
 }
 
+/** CPU of a frame, and the bare proxy's over it: the share of the proxy's frames that fit into the same time. */
+interface FrameCost {
+  cpuMicros: Spread;
+  shareOfBareProxy: Spread;
+}
+
+interface FrameRow {
+  arm: Arm['name'];
+  /** Undefined where nothing is in between. */
+  fast: FrameCost | undefined;
+  paced: FrameCost | undefined;
+  /** Between the arrivals of one stream's frames, at a steady pace. */
+  gapP99Ms: Spread;
+  addedGapP99Ms: number | undefined;
+  failed: number;
+}
+
 interface Spread {
   median: number;
   low: number;
@@ -62,17 +86,19 @@ async function run() {
   const rig = await startRig({ firstTokenMs: 0, tokenIntervalMs: 0 });
   const cpu: CpuRow[] = [];
   const latency: LatencyRow[] = [];
+  let frames: FrameRow[] = [];
   try {
     await warmUp(rig);
     // Latency first: what a run at full speed leaves behind (vacuum, leaves to be sequenced) is not what a steady 300 calls a second meet.
     if (wants('latency')) for (const mode of ['plain', 'stream'] as const) latency.push(...(await measureLatency(rig, mode)));
+    if (wants('frames')) frames = await measureFrames(rig);
     if (wants('cpu')) for (const mode of ['plain', 'stream'] as const) cpu.push(...(await measureCpu(rig, mode)));
   } finally {
     await rig.close();
   }
   const streams = wants('streams') ? await measureStreams() : undefined;
   await closeLoad();
-  return { node: process.version, concurrency: CONCURRENCY, ratePerSecond: RATE_PER_SECOND, equalRatePerSecond: EQUAL_RATE_PER_SECOND, cpu, latency, streams };
+  return { node: process.version, concurrency: CONCURRENCY, ratePerSecond: RATE_PER_SECOND, equalRatePerSecond: EQUAL_RATE_PER_SECOND, cpu, latency, frames, streams };
 }
 
 function body(stream: boolean): string {
@@ -153,6 +179,46 @@ async function measureLatency(rig: Rig, mode: 'plain' | 'stream'): Promise<Laten
   });
 }
 
+/** What a frame of a stream costs each arm, and how much later than at the source it comes. */
+async function measureFrames(rig: Rig): Promise<FrameRow[]> {
+  say('frames ');
+  const streamOf = (tokens: number, intervalMs: number): string => JSON.stringify({
+    model: 'grok-4.20-0309-non-reasoning', stream: true, max_completion_tokens: tokens, messages: [{ role: 'user', content: 'Count.' }],
+    x_emulator: { output_tokens: tokens, reasoning_tokens: 0, token_interval_ms: intervalMs },
+  });
+  const samples = rig.arms.map(() => [] as { fastMicros: number; pacedMicros: number; gapP99Ms: number; failed: number }[]);
+  for (let round = 0; round < Number(options.rounds); round += 1) {
+    for (const [index, arm] of rig.arms.entries()) {
+      const cpu = (): number => (arm.pid === undefined ? 0 : cpuMicros(arm.pid));
+      const before = cpu();
+      const long = await Promise.all(Array.from({ length: LONG_STREAMS }, () => call(arm, streamOf(LONG_ANSWER_TOKENS, 0), true)));
+      const between = cpu();
+      const gapsMs: number[] = [];
+      const paced = await Promise.all(Array.from({ length: PACED_STREAMS }, () => {
+        let lastMs: number | undefined;
+        return call(arm, streamOf(PACED_TOKENS, PACE_MS), true, () => {
+          const nowMs = performance.now();
+          if (lastMs !== undefined) gapsMs.push(nowMs - lastMs);
+          lastMs = nowMs;
+        });
+      }));
+      samples[index]!.push({ fastMicros: (between - before) / (LONG_STREAMS * LONG_ANSWER_TOKENS), pacedMicros: (cpu() - between) / (PACED_STREAMS * PACED_TOKENS), gapP99Ms: quantile(gapsMs, 0.99), failed: [...long, ...paced].filter(({ ok }) => !ok).length });
+    }
+    say('.');
+  }
+  say('\n');
+  const [direct, bare] = samples;
+  return rig.arms.map((arm, index) => {
+    const own = samples[index]!;
+    const cost = (key: 'fastMicros' | 'pacedMicros'): FrameCost | undefined => (arm.pid === undefined ? undefined : { cpuMicros: spread(own.map((sample) => sample[key])), shareOfBareProxy: spread(own.map((sample, round) => bare![round]![key] / sample[key])) });
+    return {
+      arm: arm.name, failed: own.reduce((sum, { failed }) => sum + failed, 0), fast: cost('fastMicros'), paced: cost('pacedMicros'),
+      gapP99Ms: spread(own.map((sample) => sample.gapP99Ms)),
+      addedGapP99Ms: index === 0 ? undefined : spread(own.map((sample, round) => sample.gapP99Ms - direct![round]!.gapP99Ms)).median,
+    };
+  });
+}
+
 /** Many streams at once, each at 50 frames a second: none may fail, and what one costs in memory. */
 async function measureStreams() {
   const count = Number(options.streams);
@@ -207,6 +273,14 @@ function render(report: Awaited<ReturnType<typeof run>>): string {
     lines.push('', `Latency at ${report.ratePerSecond} requests/s, ms`, row(['mode', 'arm', 'p50', 'p99', 'added p50 / p99', 'failed']));
     for (const { mode, arm, p50Ms, p99Ms, addedP50Ms, addedP99Ms, failed } of report.latency) {
       lines.push(row([mode, arm, show(p50Ms, 2), show(p99Ms, 2), addedP50Ms === undefined ? '' : `${addedP50Ms.toFixed(2)} / ${addedP99Ms!.toFixed(2)}`, String(failed)]));
+    }
+  }
+  if (report.frames.length > 0) {
+    lines.push('', `Frames of ${LONG_STREAMS} streams as fast as they come, and of ${PACED_STREAMS} streams each in ${PACE_MS} ms`,
+      row(['', 'arm', 'fast, CPU µs', 'share of proxy’s', 'paced, CPU µs', 'share of proxy’s', 'gap p99 (added), ms', 'failed']));
+    for (const { arm, fast, paced, gapP99Ms, addedGapP99Ms, failed } of report.frames) {
+      const added = addedGapP99Ms === undefined ? '' : ` (${addedGapP99Ms.toFixed(1)})`;
+      lines.push(row(['', arm, show(fast?.cpuMicros, 2), show(fast?.shareOfBareProxy, 2), show(paced?.cpuMicros, 1), show(paced?.shareOfBareProxy, 2), `${gapP99Ms.median.toFixed(1)}${added}`, String(failed)]));
     }
   }
   const { streams } = report;

@@ -6,12 +6,11 @@ const agent = new Agent({ connections: null, pipelining: 1, headersTimeout: 0, b
 export interface CallResult {
   /** Milliseconds to the end of the answer. */
   totalMs: number;
-  /** Milliseconds between frames or chunks, where asked for. */
   ok: boolean;
 }
 
 /** One call, read to its end. A stream counts as good only with `[DONE]`. */
-export function call(arm: Arm, body: string, stream: boolean): Promise<CallResult> {
+export function call(arm: Arm, body: string, stream: boolean, onData?: () => void): Promise<CallResult> {
   const url = new URL(arm.url);
   const startedMs = performance.now();
   return new Promise((resolve) => {
@@ -26,6 +25,7 @@ export function call(arm: Arm, body: string, stream: boolean): Promise<CallResul
         },
         onResponseData(_controller, chunk) {
           if (stream) tail = chunk.subarray(-16).toString();
+          onData?.();
         },
         onResponseEnd() {
           resolve({ totalMs: performance.now() - startedMs, ok: status === 200 && (!stream || tail.includes('[DONE]')) });
