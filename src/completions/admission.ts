@@ -81,7 +81,7 @@ export class Admission {
       this.#open -= 1;
     });
     const verdict = await this.journal.commit({
-      id: leafId, lane: 'admission', entries: { ledger_apply: holdEntry(hold), audit_append: leafEntry(leafId, text), ...(request.claim && this.idempotency.claimEntries(request.claim, request.requestId)) },
+      id: leafId, lane: 'admission', entries: { ledger_apply: holdEntry(hold), audit_append: leafEntry(leafId, text), ...(request.claim && this.idempotency.claimEntries(request.claim, request.requestId, nowMs)) },
       onCommittedAfterGivingUp: () => {
         this.#open += 1;
         call.settle(neverSent()).catch((error: unknown) => this.logger.fatal({ err: error, requestId: request.requestId }, 'a hold could not be released; the sweeper will charge it'));
@@ -186,16 +186,18 @@ export class AdmittedCall {
     }
   }
 
-  /** What was free may be tried again under the same key. Where the result cannot be sealed, it is not kept, and the call is settled all the same. */
-  async #finishEntry(claim: IdempotencyClaim, end: CallEnd): Promise<string> {
+  /** What was free may be tried again under the same key. Where the result cannot be kept, the call is settled all the same, and a repeat is told so. */
+  async #finishEntry(claim: IdempotencyClaim, { outcome, charge, httpStatus, result }: CallEnd): Promise<string> {
     const { requestId, startedAtMs } = this.identity;
-    const result = end.outcome !== 'completed' && end.charge.ticks === 0n ? undefined : { status: end.httpStatus ?? 500, body: end.result };
-    try {
-      return await this.idempotency.finishEntry(claim, requestId, startedAtMs, result);
-    } catch (error) {
-      this.logger.warn({ err: error, requestId }, 'idempotency: a result could not be kept');
-      return this.idempotency.finishEntry(claim, requestId, startedAtMs, result && { ...result, body: undefined });
+    if (outcome !== 'completed' && charge.ticks === 0n) return this.idempotency.finishEntry(claim, requestId, undefined);
+    if (result !== undefined) {
+      try {
+        await this.idempotency.keep(claim, requestId, startedAtMs, result);
+      } catch (error) {
+        this.logger.warn({ err: error, requestId }, 'idempotency: a result could not be kept');
+      }
     }
+    return this.idempotency.finishEntry(claim, requestId, result?.status ?? httpStatus ?? 500);
   }
 
   /** Where the sweeper took this process for dead and charged the hold, the outcome becomes a correction. Built only when asked for. */

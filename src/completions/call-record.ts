@@ -51,8 +51,8 @@ export interface CallEnd {
   stored?: StoredChange | undefined;
   /** The decision that ended it under way. */
   cutBy?: DecisionRecord | undefined;
-  /** What a repeat under the same idempotency key is answered with. */
-  result?: Buffer | undefined;
+  /** What a repeat under the same idempotency key is answered with: an error that came after the first byte has a status of its own here. */
+  result?: { status: number; body: Buffer } | undefined;
 }
 
 /** The record made before a call: who, what, by which rules, and for how much. */

@@ -167,25 +167,33 @@ export class CompletionPipeline {
     const limits: PlanLimits = {
       maxTokensCap: this.env.defaults.maxTokensCap, maxCostTicks, strict: principal.cost.holds === 'strict', learnedReasoning: (model, effort) => this.predictor.reasoningAllowance(model, effort),
     };
-    const choice = mode === 'off' || requested.question === undefined ? undefined : this.#choose(principal, requested, options, caller, limits);
+    const choice = mode === 'off' || requested.question === undefined ? undefined : this.#choose(principal, requested, options, caller, limits, mode);
     const name = mode === 'optimize' && choice !== undefined ? choice.selection.option.name : asked;
     const plan = this.#planFor(name, asked, requested, limits);
     return { plan: mode === 'optimize' && choice !== undefined ? { ...plan, temperature: choice.temperature } : plan, choice };
   }
 
-  /** The cost engine's choice, of what the caller may use. */
-  #choose(principal: Principal, requested: RequestedCall, options: CallerOptions, caller: Pick<Caller, 'ip'>, limits: PlanLimits): Choice {
-    return this.costEngine.choose(principal, requested, (resolved, candidates, facts) => {
-      try {
-        this.#authorize(principal, requested, planCall(resolved, candidates, facts, { ...limits, maxCostTicks: undefined }), options, caller);
-        planCall(resolved, candidates, facts, limits);
-        return 'fits';
-      } catch (error) {
-        if (error instanceof GatewayError && error.code === 'policy_denied') return 'denied';
-        if (error instanceof GatewayError && error.code === 'request_cost_exceeded') return 'too_dear';
-        throw error;
-      }
-    }, principal.cost.targetQuality, limits.maxCostTicks);
+  /** The cost engine's choice, of what the caller may use. Advice that cannot be given refuses nobody's call. */
+  #choose(principal: Principal, requested: RequestedCall, options: CallerOptions, caller: Pick<Caller, 'ip'>, limits: PlanLimits, mode: 'advise' | 'optimize'): Choice | undefined {
+    let denied: GatewayError | undefined;
+    try {
+      return this.costEngine.choose(principal, requested, (resolved, candidates, facts) => {
+        try {
+          this.#authorize(principal, requested, planCall(resolved, candidates, facts, { ...limits, maxCostTicks: undefined }), options, caller);
+          planCall(resolved, candidates, facts, limits);
+          return 'fits';
+        } catch (error) {
+          if (error instanceof GatewayError && error.code === 'request_cost_exceeded') return 'too_dear';
+          if (!(error instanceof GatewayError) || (error.code !== 'policy_denied' && error.code !== 'model_not_found')) throw error;
+          if (error.code === 'policy_denied') denied ??= error;
+          return 'denied';
+        }
+      }, principal.cost.targetQuality, limits.maxCostTicks);
+    } catch (error) {
+      if (!(error instanceof GatewayError) || (error.code !== 'model_not_found' && error.code !== 'request_cost_exceeded')) throw error;
+      if (mode === 'advise') return undefined;
+      throw error.code === 'model_not_found' && denied !== undefined ? denied : error;
+    }
   }
 
   #planFor(name: string, asked: string, requested: RequestedCall, limits: PlanLimits): Plan {
@@ -250,7 +258,8 @@ export class CompletionPipeline {
     const end = this.#end(dispatched, requested, plan, answer.begun);
     const tail = failure === undefined ? reader.tail() : undefined;
     if (answer instanceof KeptAnswer && !(failure instanceof CallerGone)) {
-      end.result = tail === undefined ? Buffer.from(JSON.stringify(errorBody(toError(failure, requested)))) : answer.whole(tail, reader.usage);
+      const error = tail === undefined ? toError(failure, requested) : undefined;
+      end.result = error === undefined ? { status: 200, body: answer.whole(tail!, reader.usage) } : { status: error.status, body: Buffer.from(JSON.stringify(errorBody(error))) };
     }
     own.end(end.usage === undefined ? (end.charge.basis === 'free' ? 0 : undefined) : end.usage.inputTokens + end.usage.outputTokens + end.usage.reasoningTokens);
     const inDatabase = await this.#settle(call, end);

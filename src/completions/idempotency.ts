@@ -76,34 +76,49 @@ export class Idempotency {
     if (row.status === null && row.under_way) throw running();
     if (row.status === null || row.result === null) throw conflict('The first request with this idempotency key has ended, but its result was not kept. Use a new key to make the call again.');
     const key = await this.#key(tenantId, dayOf(row.expires_at.getTime() - KEPT_MS));
-    return { requestId: row.request_id, status: row.status, body: open(key, associated(tenantId, row.request_id), row.result) };
+    return { requestId: row.request_id, status: row.status, body: open(key, associated({ tenantId, keyHash, bodyHash }, row.request_id, row.status), row.result) };
   }
 
   /** Entries of the commit that admits the call. */
-  claimEntries(claim: IdempotencyClaim, requestId: string): { idempotency_claim: string; idempotency_finish: string } {
+  claimEntries(claim: IdempotencyClaim, requestId: string, startedAtMs: number): { idempotency_claim: string; idempotency_finish: string } {
     const { tenantId, keyHash, bodyHash } = claim;
     return {
-      idempotency_claim: JSON.stringify({ t: tenantId, h: keyHash, rq: requestId, b: bodyHash, x: new Date(this.clock.nowMs() + KEPT_MS).toISOString() }),
+      // By the day of its start a result is sealed, and opened again.
+      idempotency_claim: JSON.stringify({ t: tenantId, h: keyHash, rq: requestId, b: bodyHash, x: new Date(startedAtMs + KEPT_MS).toISOString() }),
       idempotency_finish: JSON.stringify({ k: 'admit', t: tenantId, h: keyHash, rq: requestId }),
     };
   }
 
   /**
+   * Puts a result where a repeat will find it once {@link finishEntry} is committed. By a statement of its own: the commit is everybody's, and a long result
+   * would hold it up.
+   *
+   * @returns false where it is too long to be kept
+   */
+  async keep(claim: IdempotencyClaim, requestId: string, startedAtMs: number, { status, body }: { status: number; body: Buffer }): Promise<boolean> {
+    if (body.length > RESULT_BYTES_MAX) return false;
+    const { tenantId, keyHash } = claim;
+    const sealed = seal(await this.#key(tenantId, dayOf(startedAtMs)), associated(claim, requestId, status), body);
+    await this.#query("UPDATE idempotency_keys SET result = $4 WHERE tenant_id = $1 AND key_hash = decode($2, 'hex') AND request_id = $3", [tenantId, keyHash, requestId, sealed]);
+    return true;
+  }
+
+  /**
    * Entry of the commit that settles the call.
    *
-   * @param result undefined where the call was free and may be made again
+   * @param status what a repeat is answered with; undefined where the call was free and may be made again
    */
-  async finishEntry({ tenantId, keyHash }: IdempotencyClaim, requestId: string, startedAtMs: number, result: { status: number; body: Buffer | undefined } | undefined): Promise<string> {
-    if (result === undefined) return JSON.stringify({ k: 'drop', t: tenantId, h: keyHash, rq: requestId });
-    const { status, body } = result;
-    const kept = body !== undefined && body.length <= RESULT_BYTES_MAX ? seal(await this.#key(tenantId, dayOf(startedAtMs)), associated(tenantId, requestId), body).toString('base64') : null;
-    return JSON.stringify({ k: 'finish', t: tenantId, h: keyHash, rq: requestId, s: status, r: kept });
+  finishEntry({ tenantId, keyHash }: IdempotencyClaim, requestId: string, status: number | undefined): string {
+    return JSON.stringify({ k: status === undefined ? 'drop' : 'finish', t: tenantId, h: keyHash, rq: requestId, s: status });
   }
 
   /** Forgets what has expired, and the keys of days of which nothing is left. */
   async trim(): Promise<void> {
     await this.pool.query('DELETE FROM idempotency_keys WHERE (tenant_id, key_hash) IN (SELECT tenant_id, key_hash FROM idempotency_keys WHERE expires_at <= now() LIMIT 10000)');
-    await this.pool.query("DELETE FROM replay_keys WHERE day < (now() AT TIME ZONE 'UTC')::date - 2");
+    // The last result of a day expires at the end of the next.
+    await this.pool.query("DELETE FROM replay_keys WHERE day < (now() AT TIME ZONE 'UTC')::date - 1");
+    const oldest = dayOf(this.clock.nowMs() - KEPT_MS);
+    for (const name of this.#keys.keys()) if (name < oldest) this.#keys.delete(name);
   }
 
   async #key(tenantId: string, day: string): Promise<Buffer> {
@@ -143,9 +158,9 @@ function dayOf(timeMs: number): string {
   return new Date(timeMs).toISOString().slice(0, 10);
 }
 
-/** A result opens for its own call alone. */
-function associated(tenantId: string, requestId: string): Buffer {
-  return Buffer.from(`idempotency\0${tenantId}\0${requestId}`);
+/** A result opens for its own call alone: under its key, for its body, with its status. */
+function associated({ tenantId, keyHash, bodyHash }: IdempotencyClaim, requestId: string, status: number): Buffer {
+  return Buffer.from(`idempotency\0${tenantId}\0${keyHash}\0${bodyHash}\0${requestId}\0${status}`);
 }
 
 function seal(key: Buffer, aad: Buffer, body: Buffer): Buffer {

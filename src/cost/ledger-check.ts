@@ -31,10 +31,10 @@ const CHECKS: readonly { check: string; sql: string }[] = [
     sql: "SELECT h.id::text AS id, 'one' AS expected, 'both' AS found FROM holds h JOIN settlements s ON s.hold_id = h.id",
   },
   {
-    check: 'usage: the roll-ups of a tenant sum to its settlements',
-    sql: `SELECT coalesce(u.tenant_id, s.tenant_id) AS id, coalesce(s.charged, 0)::text AS expected, coalesce(u.cost, 0)::text AS found
-      FROM (SELECT tenant_id, sum(cost_ticks) AS cost FROM usage_minutes GROUP BY tenant_id) u
-        FULL JOIN (SELECT tenant_id, sum(charged_ticks) AS charged FROM settlements GROUP BY tenant_id) s ON s.tenant_id = u.tenant_id
+    check: 'usage: the roll-ups of a tenant, model and deployment sum to its settlements',
+    sql: `SELECT concat_ws(' ', tenant_id, model, deployment) AS id, coalesce(s.charged, 0)::text AS expected, coalesce(u.cost, 0)::text AS found
+      FROM (SELECT tenant_id, model, deployment, sum(cost_ticks) AS cost FROM usage_minutes GROUP BY 1, 2, 3) u
+        FULL JOIN (SELECT tenant_id, model, deployment, sum(charged_ticks) AS charged FROM settlements GROUP BY 1, 2, 3) s USING (tenant_id, model, deployment)
       WHERE coalesce(u.cost, 0) <> coalesce(s.charged, 0)`,
   },
 ];

@@ -222,6 +222,28 @@ describe('the end of a hold', () => {
     expect(await statesOf([whole, user, later])).toMatchObject([SPENT(20n), SPENT(20n), SPENT(0n)]);
   });
 
+  it('corrects a charge whose budgets have all been deleted since', async () => {
+    const budget = await createTenant(db, tenant, 1_000n);
+    const id = await held(100n);
+    await apply([resolution('expire', id, 100n)]);
+    await db.query('UPDATE settlements SET budget_ids = array_remove(budget_ids, $1)', [budget]);
+    await db.query('DELETE FROM budgets WHERE id = $1', [budget]);
+    expect(await apply([resolution('correct', id, 40n)])).toEqual([fine]);
+    expect(await settlementOf(id)).toMatchObject({ state: 'settled', charged_ticks: '40', budget_ids: [] });
+  });
+
+  it('books a correction in the team, and the minute, of the charge', async () => {
+    await createTenant(db, tenant, 1_000n);
+    const id = await held(100n);
+    await db.query("UPDATE holds SET context = context || '{\"team\": \"bi\"}' WHERE id = $1", [id]);
+    await apply([resolution('expire', id, 100n)]);
+    await db.query("UPDATE usage_minutes SET start = start - interval '2 hours' WHERE tenant_id = $1", [tenant]);
+    await db.query("UPDATE settlements SET finished_at = finished_at - interval '2 hours' WHERE hold_id = $1", [id]);
+    await apply([resolution('correct', id, 40n)]);
+    const { rows } = await db.query<{ team: string; cost_ticks: string; calls: string }>('SELECT team, cost_ticks, calls FROM usage_minutes WHERE tenant_id = $1', [tenant]);
+    expect(rows).toEqual([{ team: 'bi', cost_ticks: '40', calls: '1' }]);
+  });
+
   it('releases a correction’s difference in both directions', async () => {
     const budget = await createTenant(db, tenant, 1_000n);
     const [dear, cheap] = [await held(100n), await held(100n)];

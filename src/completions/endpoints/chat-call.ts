@@ -116,11 +116,11 @@ export class ChatCall implements RequestedCall {
 
   /** One chunk with all of each choice, one with its end, then the usage where it is asked for. */
   asStream(whole: Record<string, unknown>): Buffer {
-    const { choices, usage, ...envelope } = whole as { choices: { index: number; message: Record<string, unknown>; finish_reason?: string }[]; usage?: unknown };
+    const { choices, usage, ...envelope } = whole as { choices: { index: number; message: Record<string, unknown>; logprobs?: unknown; finish_reason?: string }[]; usage?: unknown };
     const chunk = (more: object): string => `data: ${JSON.stringify({ ...envelope, object: 'chat.completion.chunk', ...more })}\n\n`;
     const withUsage = this.parsed.request.stream_options?.include_usage === true && usage !== undefined;
     return Buffer.from([
-      ...choices.map(({ index, message: { refusal: _refusal, ...delta } }) => chunk({ choices: [{ index, delta }] })),
+      ...choices.map(({ index, message, logprobs }) => chunk({ choices: [{ index, delta: deltaOf(message), ...(logprobs === undefined ? {} : { logprobs }) }] })),
       ...choices.map(({ index, finish_reason: reason }) => chunk({ choices: [{ index, delta: {}, finish_reason: reason }] })),
       ...(withUsage ? [chunk({ choices: [], usage })] : []), 'data: [DONE]\n\n',
     ].join(''));
@@ -129,6 +129,14 @@ export class ChatCall implements RequestedCall {
   stored(): undefined {
     return undefined;
   }
+}
+
+/** A whole message as one delta, in which tool calls are told apart by their index. */
+function deltaOf({ refusal, tool_calls: calls, ...message }: Record<string, unknown>): Record<string, unknown> {
+  return {
+    ...message, ...(refusal === null || refusal === undefined ? {} : { refusal }),
+    ...(Array.isArray(calls) ? { tool_calls: calls.map((call: object, index) => ({ index, ...call })) } : {}),
+  };
 }
 
 function imageFacts(request: CompletionRequest): { count: number; bytes: number } {

@@ -32,7 +32,7 @@ export class ResponseCall implements RequestedCall {
   }
 
   get identity(): Buffer {
-    return withMembers(this.parsed.body, this.parsed.members, new Map([['stream', undefined]]));
+    return withMembers(this.parsed.body, this.parsed.members, new Map([['stream', undefined], ['stream_options', undefined]]));
   }
 
   get model(): string | undefined {

@@ -21,7 +21,7 @@ function itemEvents(item: Fields, outputIndex: number): Fields[] {
   const added = { type: 'response.output_item.added', output_index: outputIndex, item: { ...item, status: 'in_progress', ...emptied(item) } };
   const done = { type: 'response.output_item.done', output_index: outputIndex, item };
   if (item['type'] === 'function_call') {
-    return [added, { type: 'response.function_call_arguments.delta', ...place, delta: item['arguments'] }, { type: 'response.function_call_arguments.done', ...place, arguments: item['arguments'] }, done];
+    return [added, { type: 'response.function_call_arguments.delta', ...place, delta: item['arguments'] }, { type: 'response.function_call_arguments.done', ...place, name: item['name'], arguments: item['arguments'] }, done];
   }
   const parts = item['type'] === 'message' && Array.isArray(item['content']) ? (item['content'] as Fields[]) : [];
   return [added, ...parts.flatMap((part, contentIndex) => partEvents(part, { ...place, content_index: contentIndex })), done];
