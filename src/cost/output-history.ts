@@ -1,5 +1,5 @@
-/** Token counts are kept in buckets that grow by this factor: a quantile is off by 4 % at most. */
-const BUCKETS_PER_DOUBLING = 8;
+/** Token counts are kept in buckets, each 2 % wide: a quantile is too high by so much at most, and never too low. */
+const BUCKETS_PER_DOUBLING = 32;
 const BUCKETS = 24 * BUCKETS_PER_DOUBLING;
 /** Of what came before, so much is forgotten with each that comes: a history follows a change within some hundred calls. */
 const FORGOTTEN = 1 / 500;
@@ -44,7 +44,7 @@ export class TokenHistory {
     return this.#routes.get(route)?.calls ?? 0;
   }
 
-  /** @returns the upper end of the bucket in which the quantile lies; undefined before so many calls */
+  /** @returns the most tokens of the bucket in which the quantile lies; undefined before so many calls */
   quantile(route: string, share: number, callsMin: number): number | undefined {
     const history = this.#routes.get(route);
     if (history === undefined || history.calls < callsMin) return undefined;
@@ -62,5 +62,5 @@ function bucketOf(tokens: number): number {
 }
 
 function upperEnd(bucket: number): number {
-  return bucket === 0 ? 0 : Math.ceil(2 ** (bucket / BUCKETS_PER_DOUBLING)) - (bucket <= 1 ? 1 : 0);
+  return Math.ceil(2 ** (bucket / BUCKETS_PER_DOUBLING)) - 1;
 }
