@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { complexityOf, FEATURES, featuresOf, type ComplexityWeights } from '../src/cost/complexity.ts';
 
 // `npm run bench:router -- --data FILE [--train OUT] [--json]`: how well the complexity of a prompt tells which questions need the strong model, on subjects
-// that it was not trained on, beside the length of the prompt alone. With --train the weights are made from all rows, and written.
+// that it was not trained on, beside the length of the prompt alone. The subjects are split several times: one split alone can be lucky by 0.01. With --train the weights are made from all rows, and written.
 
 interface Row {
   subject: string;
@@ -19,6 +19,7 @@ interface Score {
 }
 
 const FOLDS = 5;
+const SPLITS = 8;
 const SEED = 20261124;
 /** So strong that a weight is nearly the feature's own covariance: on subjects that were not seen, weights that correct each other do worse. */
 const RIDGE = 300_000;
@@ -71,18 +72,22 @@ function judge(rows: readonly Row[], scores: readonly number[]): Score {
   return { apgr: area, cpt50, cpt80 };
 }
 
-/** Ridge regression of what the strong model gains over the weak one, on standardized features; then the scale, so that 0.5 is the median and 0.9 the ninth decile. */
-function train(rows: readonly Row[], from: string): ComplexityWeights {
+/**
+ * Ridge regression, on standardized features, of which questions only the strong model gets right, among those that either does: what neither can answer says
+ * nothing of which to ask. Then the scale, so that 0.5 is the median and 0.9 the ninth decile.
+ */
+function train(all: readonly Row[], from: string): ComplexityWeights {
+  const rows = all.filter(({ weak, strong }) => weak || strong);
   const values = rows.map(({ prompt }) => featuresOf(prompt));
   const means = FEATURES.map((_, f) => values.reduce((sum, row) => sum + row[f]!, 0) / rows.length);
   const deviations = FEATURES.map((_, f) => Math.max(1e-6, Math.sqrt(values.reduce((sum, row) => sum + (row[f]! - means[f]!) ** 2, 0) / rows.length)));
   const standard = values.map((row) => row.map((value, f) => Math.max(-4, Math.min(4, (value - means[f]!) / deviations[f]!))));
-  const gains = rows.map(({ weak, strong }) => Number(strong) - Number(weak));
-  const meanGain = gains.reduce((sum, gain) => sum + gain, 0) / rows.length;
+  const needed = rows.map(({ weak, strong }) => Number(strong && !weak));
+  const meanNeeded = needed.reduce((sum, one) => sum + one, 0) / rows.length;
   const n = FEATURES.length;
-  const system = Array.from({ length: n }, (_, i) => [...Array.from({ length: n }, (__, j) => standard.reduce((sum, row) => sum + row[i]! * row[j]!, i === j ? RIDGE : 0)), standard.reduce((sum, row, r) => sum + row[i]! * (gains[r]! - meanGain), 0)]);
+  const system = Array.from({ length: n }, (_, i) => [...Array.from({ length: n }, (__, j) => standard.reduce((sum, row) => sum + row[i]! * row[j]!, i === j ? RIDGE : 0)), standard.reduce((sum, row, r) => sum + row[i]! * (needed[r]! - meanNeeded), 0)]);
   const weights = solve(system);
-  const scores = standard.map((row) => row.reduce((sum, value, f) => sum + value * weights[f]!, 0));
+  const scores = all.map(({ prompt }) => featuresOf(prompt).reduce((sum, value, f) => sum + Math.max(-4, Math.min(4, (value - means[f]!) / deviations[f]!)) * weights[f]!, 0));
   // The logistic curve that comes nearest to the distribution of the scores.
   const sorted = scores.toSorted((left, right) => left - right);
   const at = (share: number): number => sorted[Math.floor(share * sorted.length)]!;
@@ -148,21 +153,32 @@ if (data === undefined) {
 const rows = readCsv(readFileSync(data, 'utf8')).slice(1).filter(({ length }) => length >= 4)
   .map(([subject, prompt, weak, strong]): Row => ({ subject: subject!, prompt: prompt!, weak: weak === 'True', strong: strong === 'True' }));
 const next = random(SEED);
-const subjects = [...new Set(rows.map(({ subject }) => subject))].map((subject) => ({ subject, at: next() })).sort((left, right) => left.at - right.at);
-const foldOf = new Map(subjects.map(({ subject }, index) => [subject, index % FOLDS]));
-// Each row is judged by weights that never saw its subject.
-const ownWeights = Array.from({ length: FOLDS }, (_, fold) => train(rows.filter(({ subject }) => foldOf.get(subject) !== fold), 'all but one fold'));
-const scores = rows.map(({ subject, prompt }) => complexityOf(prompt, ownWeights[foldOf.get(subject)!]!));
-const results = {
-  complexity: judge(rows, scores), 'prompt length': judge(rows, rows.map(({ prompt }) => prompt.length)), random: judge(rows, rows.map(() => next())),
+const subjects = [...new Set(rows.map(({ subject }) => subject))];
+let lastWeights: ComplexityWeights | undefined;
+const ofSplits = Array.from({ length: SPLITS }, () => {
+  const shuffled = subjects.map((subject) => ({ subject, at: next() })).sort((left, right) => left.at - right.at);
+  const foldOf = new Map(shuffled.map(({ subject }, index) => [subject, index % FOLDS]));
+  // Each row is judged by weights that never saw its subject.
+  const ownWeights = Array.from({ length: FOLDS }, (_, fold) => train(rows.filter(({ subject }) => foldOf.get(subject) !== fold), 'all but one fold'));
+  lastWeights = ownWeights[0];
+  return { complexity: judge(rows, rows.map(({ subject, prompt }) => complexityOf(prompt, ownWeights[foldOf.get(subject)!]!))), random: judge(rows, rows.map(() => next())) };
+});
+const mean = (scores: readonly Score[]): Score => {
+  const of = (read: (score: Score) => number): number => scores.reduce((sum, score) => sum + read(score), 0) / scores.length;
+  return { apgr: of(({ apgr }) => apgr), cpt50: of(({ cpt50 }) => cpt50), cpt80: of(({ cpt80 }) => cpt80) };
 };
+const results = {
+  complexity: mean(ofSplits.map(({ complexity }) => complexity)), 'prompt length': judge(rows, rows.map(({ prompt }) => prompt.length)), random: mean(ofSplits.map(({ random: one }) => one)),
+};
+const apgrs = ofSplits.map(({ complexity }) => complexity.apgr);
+const [apgrLeast, apgrMost] = [Math.min(...apgrs), Math.max(...apgrs)];
 const startedMs = performance.now();
-for (const { prompt } of rows.slice(0, 2_000)) complexityOf(prompt, ownWeights[0]!);
+for (const { prompt } of rows.slice(0, 2_000)) complexityOf(prompt, lastWeights!);
 const microseconds = ((performance.now() - startedMs) / Math.min(2_000, rows.length)) * 1_000;
-if (json) process.stdout.write(`${JSON.stringify({ rows: rows.length, subjects: subjects.length, folds: FOLDS, microsecondsPerPrompt: microseconds, ...results })}\n`);
+if (json) process.stdout.write(`${JSON.stringify({ rows: rows.length, subjects: subjects.length, folds: FOLDS, splits: SPLITS, apgrLeast, apgrMost, microsecondsPerPrompt: microseconds, ...results })}\n`);
 else {
-  process.stdout.write(`${rows.length} questions of ${subjects.length} subjects, each judged by weights that never saw its subject (${FOLDS} folds)\n\n                APGR    CPT50    CPT80\n`);
+  process.stdout.write(`${rows.length} questions of ${subjects.length} subjects, each judged by weights that never saw its subject (${FOLDS} folds, mean of ${SPLITS} splits)\n\n                APGR    CPT50    CPT80\n`);
   for (const [name, { apgr, cpt50, cpt80 }] of Object.entries(results)) process.stdout.write(`${name.padEnd(14)} ${apgr.toFixed(3)}   ${(100 * cpt50).toFixed(1)} %   ${(100 * cpt80).toFixed(1)} %\n`);
-  process.stdout.write(`\n${microseconds.toFixed(0)} µs a prompt\n`);
+  process.stdout.write(`\ncomplexity over the splits: APGR ${apgrLeast.toFixed(3)} to ${apgrMost.toFixed(3)}; ${microseconds.toFixed(0)} µs a prompt\n`);
 }
 if (out !== undefined) writeFileSync(out, yaml(train(rows, 'MMLU questions answered by two models (lm-sys/RouteLLM, Apache-2.0)'), rows));

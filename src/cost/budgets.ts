@@ -24,12 +24,13 @@ export class Budgets {
 
   /**
    * @param alongside runs in the same transaction, for the audit record
-   * @throws {GatewayError} `not_found` without the tenant, `already_exists` for a second budget of the same scope and window
+   * @throws {GatewayError} `not_found` without the tenant, `invalid_request` for a key that it has not, `already_exists` for a second budget of the same scope and window
    */
   async create(budget: NewBudget, nowMs: number, alongside: (manager: EntityManager, created: Budget) => Promise<void>): Promise<Budget> {
     try {
       return await this.dataSource.transaction(async (manager) => {
         if (!(await manager.existsBy(Tenant, { id: budget.tenantId }))) throw noTenant(budget.tenantId);
+        await assertKeyExists(manager, budget);
         const { start, end } = periodAt(budget.window, nowMs);
         const id = uuid();
         await manager.insert(Budget, { ...budget, id, periodStart: start, periodEnd: end, spentTicks: 0n, heldTicks: 0n });
@@ -85,6 +86,14 @@ export class Budgets {
       return after;
     });
   }
+}
+
+/** Keys are made here, so that a budget for one that is not there can never match. Teams and users are the identity provider's. */
+async function assertKeyExists(manager: EntityManager, { tenantId, scope }: NewBudget): Promise<void> {
+  if (!scope.startsWith('key:')) return;
+  const id = scope.slice('key:'.length);
+  const known = isUuid(id) ? await manager.query<unknown[]>('SELECT FROM api_keys WHERE id = $1 AND tenant_id = $2', [id, tenantId]) : [];
+  if (known.length === 0) throw new GatewayError('invalid_request', { publicMessage: 'The tenant has no API key of this id, so no call would count toward the budget. GET /admin/v1/api-keys lists them.', param: 'scope.id' });
 }
 
 function inUse(): GatewayError {

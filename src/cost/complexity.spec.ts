@@ -15,7 +15,7 @@ describe('complexityOf', () => {
     }), { numRuns: 500 });
   });
 
-  it.each(['Hi', 'Say hello.', 'What is the capital of France?', 'Write a haiku about autumn.', 'Danke!', '今天天气怎么样？'])('takes %p for something that the economical model does', (text) => {
+  it.each(['', ' ', '？！', 'Hi', 'Say hello.', 'What is the capital of France?', 'Write a haiku about autumn.', 'Danke!', '今天天气怎么样？'])('takes %p for something that the economical model does', (text) => {
     expect(complexityOf(text, weights)).toBeLessThan(0.5);
   });
 

@@ -73,9 +73,19 @@ describe('POST /admin/v1/budgets', () => {
     expect(await (await call('GET', `/${budget.id}`)).json()).toEqual(budget);
   });
 
-  it.each([['team', 'bi'], ['user', 'dev@acme.example'], ['key', 'key-1'], ['model', 'grok-beta'], ['user', 'a:b:c'], ['user', 'ünïcode 🦊']])('makes one of scope %s %s', async (type, id) => {
+  it.each([['team', 'bi'], ['user', 'dev@acme.example'], ['model', 'grok-beta'], ['user', 'a:b:c'], ['user', 'ünïcode 🦊']])('makes one of scope %s %s', async (type, id) => {
     const { budget } = await create({ tenant: await tenant(), scope: { type, id } });
     expect(budget.scope).toEqual({ type, id });
+  });
+
+  it('of scope key takes the keys of its tenant alone: for no other would it ever match', async () => {
+    const keys = await Promise.all(['acme', 'globex'].map(async (of) => (await (await harness.request('POST', '/admin/v1/api-keys', { token: admin, body: { tenant: of, sub: 'svc' } })).json()) as { id: string }));
+    const { budget } = await create({ tenant: 'acme', scope: { type: 'key', id: keys[0]!.id } });
+    expect(budget.scope).toEqual({ type: 'key', id: keys[0]!.id });
+    for (const id of [keys[1]!.id, 'key-1', '0192f3a4-0000-7000-8000-000000000000']) {
+      const error = await expectError(await call('POST', '', { tenant: 'acme', scope: { type: 'key', id }, window: 'total', limit_usd: '1.00' }), 400, 'invalid_request');
+      expect(error.param).toBe('scope.id');
+    }
   });
 
   it.each([
