@@ -56,7 +56,7 @@ export class PricesController {
     return priceView(await this.prices.set(model, definition, this.#record(request, model, definition)));
   }
 
-  /** Takes an admin's price back: what the provider lists, or the reviewed file says, holds again. */
+  /** Takes an admin's price back: what the provider lists, or the reviewed file says, holds again. 404 where no admin has set one. */
   @Delete(':model')
   @HttpCode(204)
   @Roles()

@@ -1,9 +1,9 @@
 import type { Logger } from 'pino';
 import type { DataSource, EntityManager } from 'typeorm';
-import type { Catalogue, ModelPrice } from '../catalogue/catalogue.ts';
+import type { Catalogue, Model, ModelPrice } from '../catalogue/catalogue.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import { notify, type Notifications } from '../shared/notifications.ts';
-import { readListedPrice, toModelPrice, toPriceDefinition, type PriceDefinition } from './price-definition.ts';
+import { findPriceFault, isSamePrice, lacksReviewedTier, readListedPrice, soldBy, toModelPrice, toPriceDefinition, type PriceDefinition } from './price-definition.ts';
 
 const TOPIC = 'prices';
 const POLL_MS = 2_000;
@@ -43,6 +43,8 @@ export class Prices {
   #poll: NodeJS.Timeout | undefined;
   #refresh: NodeJS.Timeout | undefined;
   #first: NodeJS.Timeout | undefined;
+  /** Models whose listed price is not believed, and has been told of. */
+  readonly #disbelieved = new Set<string>();
 
   constructor(
     private readonly dataSource: DataSource,
@@ -73,8 +75,9 @@ export class Prices {
 
   /** Every model, by id. */
   list(): PriceRecord[] {
-    return this.catalogue.reviewedModels.map(({ id, price }): PriceRecord => {
-      const row = this.#current(id);
+    return this.catalogue.reviewedModels.map((model): PriceRecord => {
+      const { id, price } = model;
+      const row = this.#current(model);
       if (row !== undefined) return { model: id, revision: Number(row.revision), source: row.source, effectiveAt: row.effective_at.toISOString(), definition: row.price! };
       return { model: id, revision: 0, source: 'config', effectiveAt: price === undefined ? '' : `${price.asOf}-01T00:00:00.000Z`, definition: price && toPriceDefinition(price) };
     }).toSorted((left, right) => (left.model < right.model ? -1 : 1));
@@ -90,14 +93,14 @@ export class Prices {
   /**
    * @param definition undefined takes an admin's price back
    * @param alongside runs in the same transaction, for the audit record
-   * @throws {GatewayError} `invalid_request` for what is no price
+   * @throws {GatewayError} `invalid_request`, naming the field, for what is no price of all that the model sells; `not_found` where there is none to take back
    */
   async set(model: string, definition: PriceDefinition | undefined, alongside: (manager: EntityManager, before: PriceRecord) => Promise<void>): Promise<PriceRecord> {
     const before = this.find(model);
-    if (definition !== undefined && toModelPrice(definition, 0, 'admin', new Date(0)) === undefined) {
-      throw new GatewayError('invalid_request', { publicMessage: 'A price needs input_usd_per_million or image_usd, above zero, in whole ticks per token (0.0001 USD per million).', param: 'input_usd_per_million' });
-    }
+    const fault = definition && findPriceFault(definition, this.catalogue.reviewedModels.find(({ id }) => id === model)!);
+    if (fault !== undefined) throw new GatewayError('invalid_request', { publicMessage: `${fault.field} ${fault.fault}.`, param: fault.field });
     await this.dataSource.transaction(async (manager) => {
+      if (definition === undefined && !(await isOverridden(manager, model))) throw new GatewayError('not_found', { publicMessage: `No admin has set a price of ${model}.`, param: 'model' });
       await insert(manager, model, 'admin', definition);
       await alongside(manager, before);
       await notify(manager, TOPIC);
@@ -112,15 +115,25 @@ export class Prices {
       const entries = await this.listModels();
       const byId = new Map(entries.map((entry) => [(entry as { id?: unknown } | null)?.id, entry]));
       for (const model of this.catalogue.reviewedModels) {
-        const listed = readListedPrice(byId.get(model.id), model);
+        const entry = byId.get(model.id);
+        const listed = readListedPrice(entry, model);
+        if (listed === undefined) {
+          // Of images the list says nothing, nor of a model that it has not.
+          if (entry !== undefined && !soldBy(model).images && !this.#disbelieved.has(model.id)) {
+            this.#disbelieved.add(model.id);
+            this.logger.warn({ model: model.id, listed: entry }, 'prices: what the provider lists is no whole price, and is not believed');
+          }
+          continue;
+        }
+        this.#disbelieved.delete(model.id);
         const known = this.#latest(model.id, 'provider')?.price ?? (model.price && toPriceDefinition(model.price));
-        if (listed === undefined || JSON.stringify(listed) === JSON.stringify(known)) continue;
+        if (known !== undefined && isSamePrice(listed, known, model)) continue;
         this.logger.warn({ model: model.id, before: known, after: listed }, 'prices: the provider lists another price');
         await this.dataSource.transaction(async (manager) => {
           await insert(manager, model.id, 'provider', listed);
           await notify(manager, TOPIC);
         });
-        this.onChange(model.id, known ?? undefined, listed);
+        this.onChange(model.id, known, listed);
       }
       await this.#load();
     } catch (error) {
@@ -135,21 +148,27 @@ export class Prices {
     this.#signature = signature;
     this.#rows = rows;
     const prices = new Map<string, ModelPrice>();
-    for (const { id } of this.catalogue.reviewedModels) {
-      const row = this.#current(id);
-      const price = row && toModelPrice(row.price!, Number(row.revision), row.source, row.effective_at);
-      if (price !== undefined) prices.set(id, price);
+    for (const model of this.catalogue.reviewedModels) {
+      const row = this.#current(model);
+      if (row !== undefined) prices.set(model.id, toModelPrice(row.price!, model, Number(row.revision), row.source, row.effective_at)!);
     }
     this.catalogue.usePrices(prices);
   }
 
-  #current(model: string): Row | undefined {
-    return [this.#latest(model, 'admin'), this.#latest(model, 'provider')].find((row) => row !== undefined && row.price !== null);
+  /** What was stored before the model sold something more, or long prompts cost more, is no price of it any longer. */
+  #current(model: Model): Row | undefined {
+    const [admin, provider] = [this.#latest(model.id, 'admin'), this.#latest(model.id, 'provider')].map((row) => (row?.price && findPriceFault(row.price, model) === undefined ? row : undefined));
+    return admin ?? (provider !== undefined && lacksReviewedTier(provider.price!, model) ? undefined : provider);
   }
 
   #latest(model: string, source: Row['source']): Row | undefined {
     return this.#rows.find((row) => row.model === model && row.source === source);
   }
+}
+
+async function isOverridden(manager: EntityManager, model: string): Promise<boolean> {
+  const [last] = await manager.query<{ overridden: boolean }[]>("SELECT price IS NOT NULL AS overridden FROM price_revisions WHERE model = $1 AND source = 'admin' ORDER BY revision DESC LIMIT 1", [model]);
+  return last?.overridden === true;
 }
 
 async function insert(manager: EntityManager, model: string, source: Row['source'], price: PriceDefinition | undefined): Promise<void> {
