@@ -79,11 +79,12 @@ describe('POST /admin/v1/budgets', () => {
   });
 
   it('of scope key takes the keys of its tenant alone: for no other would it ever match', async () => {
-    const keys = await Promise.all(['acme', 'globex'].map(async (of) => (await (await harness.request('POST', '/admin/v1/api-keys', { token: admin, body: { tenant: of, sub: 'svc' } })).json()) as { id: string }));
-    const { budget } = await create({ tenant: 'acme', scope: { type: 'key', id: keys[0]!.id } });
+    const [own, other] = [await tenant(), await tenant()];
+    const keys = await Promise.all([own, other].map(async (of) => (await (await harness.request('POST', '/admin/v1/api-keys', { token: admin, body: { tenant: of, sub: 'svc' } })).json()) as { id: string }));
+    const { budget } = await create({ tenant: own, scope: { type: 'key', id: keys[0]!.id } });
     expect(budget.scope).toEqual({ type: 'key', id: keys[0]!.id });
     for (const id of [keys[1]!.id, 'key-1', '0192f3a4-0000-7000-8000-000000000000']) {
-      const error = await expectError(await call('POST', '', { tenant: 'acme', scope: { type: 'key', id }, window: 'total', limit_usd: '1.00' }), 400, 'invalid_request');
+      const error = await expectError(await call('POST', '', { tenant: own, scope: { type: 'key', id }, window: 'total', limit_usd: '1.00' }), 400, 'invalid_request');
       expect(error.param).toBe('scope.id');
     }
   });
