@@ -62,6 +62,7 @@ export class AddReconciliation20261125000000 implements MigrationInterface {
 
       -- Null: nothing; then the state that was told last.
       ALTER TABLE alerts ADD COLUMN told_state text CHECK (told_state IN ('firing', 'resolved'));
+      CREATE INDEX alerts_firing ON alerts (type, subject) WHERE state = 'firing';
       CREATE INDEX alerts_untold ON alerts (id) WHERE told_state IS DISTINCT FROM state;
     `);
   }

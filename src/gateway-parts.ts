@@ -142,7 +142,7 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   const shards = new Shards(settings, seal, providerMetrics, clock, Math.random, logger, catalogue.deployments, (id, openMs) => {
     breakers.announce(id, openMs);
     alerts.fire({ type: 'breaker_open', tenantId: undefined, subject: id, occasion: `breaker ${id} ${new Date(clock.nowMs()).toISOString().slice(0, 16)}`, value: `open for ${Math.round(openMs / 1000)} s` });
-  });
+  }, (id) => alerts.resolve('breaker_open', id));
   const deployments = new Deployments(dataSource, catalogue, shards, seal, settings.egress, logger);
   const alerts = new Alerts(pool, logger, registry);
   alerts.start();
@@ -154,7 +154,7 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   const prices = new Prices(dataSource, catalogue, () => {
     const own = shards.all.find(({ deployment }) => deployment.baseUrl === undefined);
     return own === undefined ? Promise.resolve([]) : listModels(own.client);
-  }, (model, before, after) => alerts.fire({ type: 'price_changed', tenantId: undefined, subject: model, occasion: `price ${model} ${JSON.stringify(after)}`, value: `${JSON.stringify(before ?? null)} → ${JSON.stringify(after)}` }), logger);
+  }, (model, before, after) => alerts.fire({ type: 'price_changed', tenantId: undefined, subject: model, occasion: `price ${model} ${JSON.stringify(after)} ${new Date(clock.nowMs()).toISOString().slice(0, 16)}`, value: `${JSON.stringify(before ?? null)} → ${JSON.stringify(after)}` }), logger);
   const breakers = new Breakers(dataSource, pool, shards, replica.id, clock, logger);
   const notifications = new Notifications(settings.databaseUrl, logger);
   const rules = new AccessRules(pool, policies, policyRevision, clock, logger);

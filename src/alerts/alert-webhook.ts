@@ -12,7 +12,7 @@ const TELLER_LOCK = 7_204_115_003;
 const PAUSE_MS = 1_000;
 const BACKOFF_MAX_MS = 300_000;
 const TIMEOUT_MS = 5_000;
-/** A webhook set up today is not told of last year. */
+/** A webhook set up today is not told of last year; but of the end of what it was told of, whenever that began. */
 const TOLD_FOR = '7 days';
 
 interface UntoldAlert {
@@ -122,7 +122,7 @@ export class AlertWebhook {
     if (!lock!.mine) return undefined;
     const { rows } = await client.query<UntoldAlert>(
       `SELECT id, type, tenant_id, subject, value, fired_at, resolved_at, told_state, count(*) OVER () AS untold FROM alerts
-       WHERE told_state IS DISTINCT FROM state AND fired_at > now() - interval '${TOLD_FOR}' ORDER BY id LIMIT 1`);
+       WHERE told_state IS DISTINCT FROM state AND (CASE WHEN told_state IS NULL THEN fired_at ELSE coalesce(resolved_at, fired_at) END) > now() - interval '${TOLD_FOR}' ORDER BY id LIMIT 1`);
     this.#waiting.set(Number(rows[0]?.untold ?? 0));
     return rows[0];
   }

@@ -22,6 +22,11 @@ describe('chargeFor', () => {
   it('takes the provider’s price where it differs from ours, and says so', () => {
     expect(priced(1_600_000n)).toMatchObject({ ticks: 1_600_000n, basis: 'provider', drift: true });
     expect(priced(0n)).toMatchObject({ ticks: 0n, basis: 'provider', drift: true });
+    for (const off of [2n, -2n]) expect(priced(1_500_000n + off)).toMatchObject({ ticks: 1_500_000n + off, drift: true });
+  });
+
+  it('takes a difference of one tick for rounding', () => {
+    for (const off of [1n, -1n]) expect(priced(1_500_000n + off)).toMatchObject({ ticks: 1_500_000n + off, basis: 'provider', drift: false });
   });
 
   it('takes a price above the hold: no constraint may make a settlement fail', () => {

@@ -12,7 +12,7 @@ export interface Charge {
   providerTicks: bigint | undefined;
   /** Our own arithmetic on the provider's counts. */
   computedTicks: bigint | undefined;
-  /** True where the two differ: prices have drifted. */
+  /** True where the two differ by more than a tick, which rounding may make: prices have drifted. */
   drift: boolean;
 }
 
@@ -44,7 +44,8 @@ export function chargeFor(observation: CallObservation, plan: Plan, price: Model
     const providerTicks = usage.costTicks;
     const absurd = providerTicks !== undefined && providerTicks > plan.holdTicks && providerTicks > computedTicks * 10n;
     const trusted = providerTicks !== undefined && !absurd;
-    return { ticks: trusted ? providerTicks : computedTicks, basis: trusted ? 'provider' : 'computed', providerTicks, computedTicks, drift: providerTicks !== undefined && providerTicks !== computedTicks };
+    const apart = (providerTicks ?? computedTicks) - computedTicks;
+    return { ticks: trusted ? providerTicks : computedTicks, basis: trusted ? 'provider' : 'computed', providerTicks, computedTicks, drift: apart > 1n || apart < -1n };
   }
   const none = { providerTicks: undefined, computedTicks: undefined, drift: false };
   if (!observation.mayHaveBeenBilled) return { ticks: 0n, basis: 'free', ...none };

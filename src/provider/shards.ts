@@ -48,6 +48,8 @@ export class Shards {
     deployments: readonly Deployment[],
     /** Called when a breaker opens, for other replicas to know. */
     private readonly onOpened: (deploymentId: string, openMs: number) => void,
+    /** Called when a breaker closes again. */
+    private readonly onClosed: (deploymentId: string) => void = () => {},
   ) {
     for (const deployment of deployments) this.#shards.set(deployment.id, this.#open(deployment));
     metrics.watch(this, () => this.placement.size);
@@ -151,6 +153,7 @@ export class Shards {
     const { breakerFailures, breakerRecoveryMs } = this.settings.provider;
     return new Shard(deployment, client, { failures: breakerFailures, recoveryMs: breakerRecoveryMs }, this.clock, this.random, (shard, before) => {
       this.logger.warn({ deployment: shard.id, from: before.state, to: shard.breaker.state }, 'breaker');
+      if (shard.breaker.state === 'closed') this.onClosed(shard.id);
     }, (shard, openMs) => this.onOpened(shard.id, openMs));
   }
 

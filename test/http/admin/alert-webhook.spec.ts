@@ -90,4 +90,11 @@ describe('the alert webhook', () => {
     await eventually(() => Promise.resolve(told.find(({ data }) => data.subject === 'new')), 10_000);
     expect(told.map(({ data }) => data.subject)).toEqual(['new']);
   });
+
+  it('is told of the end of what it was told of, however long that lasted', async () => {
+    await start();
+    await harness.db.query("INSERT INTO alerts (id, type, subject, occasion, state, value, fired_at, resolved_at, told_state) VALUES ($1, 'budget_threshold', 'long', 'long', 'resolved', 'v', now() - interval '20 days', now(), 'firing')", [idOf(1)]);
+    await eventually(() => Promise.resolve(told[0]), 10_000);
+    expect(told[0]!.data).toMatchObject({ subject: 'long', state: 'resolved' });
+  });
 });
