@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { expectedQuality, selectModel, temperatureFor, type ModelOption } from './selector.ts';
+import { expectedQuality } from '../catalogue/reach.ts';
+import { selectModel, temperatureFor, type ModelOption } from './selector.ts';
 
 function option(name: string, fields: Partial<ModelOption> & { p50?: bigint } = {}): ModelOption {
   const { p50 = 100n, ...rest } = fields;

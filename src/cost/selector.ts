@@ -1,3 +1,4 @@
+import { expectedQuality } from '../catalogue/reach.ts';
 import type { Quantiles } from './output-history.ts';
 
 /** A model that could take the call, and what it would come to. */
@@ -18,14 +19,6 @@ export interface Selection {
   expectedQuality: number;
   /** In words, for whoever asks why. */
   reasons: string[];
-}
-
-/** How sharply a model's quality falls around its reach. */
-const SLOPE = 0.1;
-
-/** How likely a model is to do: a half at its reach, more below it, less above. Pure. */
-export function expectedQuality(reach: number, complexity: number): number {
-  return 1 / (1 + Math.exp((complexity - reach) / SLOPE));
 }
 
 /**

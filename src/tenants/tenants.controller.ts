@@ -4,6 +4,8 @@ import type { FastifyRequest } from 'fastify';
 import { Type, type Static } from 'typebox';
 import { originOf, recordChange } from '../audit/record-change.ts';
 import { Roles } from '../auth/route-access.ts';
+import { Catalogue } from '../catalogue/catalogue.ts';
+import { targetQualityForShare } from '../catalogue/reach.ts';
 import { TIER_NAMES } from '../catalogue/tiers.ts';
 import { ApiAnswers, ApiJsonBody, ApiPage } from '../openapi/documented.ts';
 import { CLOCK, type Clock } from '../shared/clock.ts';
@@ -27,8 +29,9 @@ const Settings = {
   max_request_cost_usd: Type.Optional(Type.Union([Type.String({ pattern: '^\\d{1,9}(\\.\\d{1,10})?$' }), Type.Null()], { description: 'Most that one call may cost' })),
   holds: Type.Optional(oneOf(['bounded', 'strict'])),
 };
-export const NewTenantBody = Type.Object({ id: Type.String({ pattern: TENANT_ID_PATTERN }), name: Name, tier: Tier, ...Settings }, { additionalProperties: false });
-export const TenantPatchBody = Type.Object({ name: Type.Optional(Name), tier: Type.Optional(Tier), ...Settings }, { additionalProperties: false, minProperties: 1 });
+const Given = { ...Settings, target_dearer_share: Type.Optional(Type.Number({ minimum: 0, maximum: 1, description: 'In place of target_quality, which is computed from it: the share of calls that may take a dearer model than the cheapest' })) };
+export const NewTenantBody = Type.Object({ id: Type.String({ pattern: TENANT_ID_PATTERN }), name: Name, tier: Tier, ...Given }, { additionalProperties: false });
+export const TenantPatchBody = Type.Object({ name: Type.Optional(Name), tier: Type.Optional(Tier), ...Given }, { additionalProperties: false, minProperties: 1 });
 export const TenantAnswer = Type.Object({
   id: Type.String(), name: Name, tier: Tier, ...Settings, created_at: Type.String({ format: 'date-time' }), updated_at: Type.String({ format: 'date-time' }),
 });
@@ -45,6 +48,7 @@ export class TenantsController {
   constructor(
     @Inject(Tenants) private readonly tenants: Tenants,
     @Inject(TenantDirectory) private readonly directory: TenantDirectory,
+    @Inject(Catalogue) private readonly catalogue: Catalogue,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
 
@@ -54,7 +58,7 @@ export class TenantsController {
   @ApiAnswers(201, TenantAnswer, [400, 403, 409])
   async create(@Req() request: FastifyRequest): Promise<Record<string, unknown>> {
     const { id, name, tier, ...rest } = await newTenant.read(request);
-    const fields = { id, name, tier, ...settings(rest) };
+    const fields = { id, name, tier, ...this.#settings(rest) };
     const created = await this.tenants.create(fields, (manager, tenant) =>
       recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'create', object: { type: 'tenant', id: tenant.id }, before: null, after: tenantView(tenant) }));
     await this.directory.refresh();
@@ -80,18 +84,26 @@ export class TenantsController {
   @ApiAnswers(200, TenantAnswer, [400, 403, 404])
   async update(@Req() request: FastifyRequest, @Param('id') id: string): Promise<Record<string, unknown>> {
     const { name, tier, ...rest } = await tenantPatch.read(request);
-    const change = { ...(name === undefined ? {} : { name }), ...(tier === undefined ? {} : { tier }), ...settings(rest) };
+    const change = { ...(name === undefined ? {} : { name }), ...(tier === undefined ? {} : { tier }), ...this.#settings(rest) };
     const updated = await this.tenants.update(id, change, (manager, before, after) =>
       recordChange(manager, { origin: originOf(request), timeMs: this.clock.nowMs(), activity: 'update', object: { type: 'tenant', id }, before: tenantView(before), after: tenantView(after) }));
     await this.directory.refresh();
     return tenantView(updated);
   }
-}
 
-function settings(body: Omit<Static<typeof TenantPatchBody>, 'name' | 'tier'>): Partial<TenantSettings> {
-  const { data_class: dataClass, bound_tokens: boundTokens, cost_mode: costMode, target_quality: targetQuality, max_request_cost_usd: ceilingUsd, holds } = body;
-  const requestCeilingTicks = ceilingUsd === undefined || ceilingUsd === null ? ceilingUsd : parseUsd(ceilingUsd);
-  if (typeof ceilingUsd === 'string' && !requestCeilingTicks) throw new GatewayError('invalid_request', { publicMessage: 'max_request_cost_usd takes a decimal number of USD above zero, such as "0.50", or null.', param: 'max_request_cost_usd' });
-  const given = { dataClass, boundTokens, costMode, targetQuality, requestCeilingTicks, holds };
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TenantSettings>;
+  #settings(body: Omit<Static<typeof TenantPatchBody>, 'name' | 'tier'>): Partial<TenantSettings> {
+    const { data_class: dataClass, bound_tokens: boundTokens, cost_mode: costMode, max_request_cost_usd: ceilingUsd, holds } = body;
+    const requestCeilingTicks = ceilingUsd === undefined || ceilingUsd === null ? ceilingUsd : parseUsd(ceilingUsd);
+    if (typeof ceilingUsd === 'string' && !requestCeilingTicks) throw new GatewayError('invalid_request', { publicMessage: 'max_request_cost_usd takes a decimal number of USD above zero, such as "0.50", or null.', param: 'max_request_cost_usd' });
+    const given = { dataClass, boundTokens, costMode, targetQuality: this.#targetQuality(body), requestCeilingTicks, holds };
+    return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TenantSettings>;
+  }
+
+  #targetQuality({ target_quality: quality, target_dearer_share: share }: Pick<Static<typeof TenantPatchBody>, 'target_quality' | 'target_dearer_share'>): number | undefined {
+    if (share === undefined) return quality;
+    if (quality !== undefined) throw new GatewayError('invalid_request', { publicMessage: 'Give either target_quality or target_dearer_share, from which it is computed.', param: 'target_dearer_share' });
+    const reaches = this.catalogue.optimizable.map(({ reach }) => reach!);
+    if (reaches.length === 0) throw new GatewayError('invalid_request', { publicMessage: 'There is no model that the optimizer may choose: give one a reach in config/models.yaml.', param: 'target_dearer_share' });
+    return targetQualityForShare(Math.min(...reaches), share);
+  }
 }

@@ -327,6 +327,18 @@ describe('a call', () => {
     expect((await optimized({ prompt: HARD }, { token: await harness.token({ tenant: 'globex' }) })).model).toBe('grok-pro'); // whose target is its own
   });
 
+  it('is optimized by the share of calls that the tenant wants to be dear', async () => {
+    await tenantSettings({ target_dearer_share: 0.01 });
+    expect((await optimized({ prompt: HARD })).model).toBe('grok-beta');
+    await tenantSettings({ target_dearer_share: 0.99 });
+    expect((await optimized({ prompt: EASY })).model).not.toBe('grok-beta');
+    const half = await madeBy<{ target_quality: number }>(await admin('PATCH', '/tenants/acme', { target_dearer_share: 0.5 }));
+    expect(half.target_quality).toBeCloseTo(0.5, 10); // where the cheapest reaches to the median question
+    const error = await expectError(await admin('PATCH', '/tenants/acme', { target_dearer_share: 0.5, target_quality: 0.5 }), 400, 'invalid_request');
+    expect(error.param).toBe('target_dearer_share');
+    for (const share of [-0.1, 1.1, '0.5', null]) await expectError(await admin('PATCH', '/tenants/acme', { target_dearer_share: share }), 400, 'invalid_request');
+  });
+
   it('is cut to the lower of the tenant’s ceiling and the caller’s', async () => {
     await tenantSettings({ max_request_cost_usd: '0.01' });
     const capOf = async (headers: Record<string, string>): Promise<number> => {
