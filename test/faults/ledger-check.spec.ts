@@ -142,13 +142,13 @@ describe('what was tampered with is found, and named:', () => {
   it('a charge, whether or not usage followed it', async () => {
     const to = (ticks: bigint): string => `UPDATE settlements SET charged_ticks = ${ticks} WHERE hold_id = '${settlement}'`;
     expect((await foundOf(to(charged - 1n), to(charged))).text).toEqual([`spent ${acme}`]);
-    expect((await foundOf(quietly('settlements', to(charged + 7n)), quietly('settlements', to(charged)))).text).toEqual([`spent ${acme}`, 'usage acme']);
+    expect((await foundOf(quietly('settlements', to(charged + 7n)), quietly('settlements', to(charged)))).text).toEqual([`spent ${acme}`, 'usage acme grok-beta xai']);
   });
 
   it('a charge below zero', async () => {
     const to = (ticks: bigint): string => quietly('settlements', `UPDATE settlements SET charged_ticks = ${ticks} WHERE hold_id = '${settlement}'`);
     const { text, faults } = await foundOf(to(-5n), to(charged));
-    expect(text).toEqual([`spent ${acme}`, `settled ${settlement}`, 'usage acme']);
+    expect(text).toEqual([`spent ${acme}`, `settled ${settlement}`, 'usage acme grok-beta xai']);
     expect(faults[1]).toMatchObject({ expected: '>= 0', found: '-5' });
   });
 
@@ -162,7 +162,7 @@ describe('what was tampered with is found, and named:', () => {
   it('a settlement that is gone', async () => {
     await rig.db.query(`CREATE TABLE kept AS SELECT * FROM settlements WHERE hold_id = '${settlement}'`);
     const { text, faults } = await foundOf(`DELETE FROM settlements WHERE hold_id = '${settlement}'`, 'INSERT INTO settlements SELECT * FROM kept');
-    expect(text).toEqual([`spent ${acme}`, 'usage acme']);
+    expect(text).toEqual([`spent ${acme}`, 'usage acme grok-beta xai']);
     for (const { expected, found } of faults) expect(BigInt(found) - BigInt(expected)).toBe(charged);
   });
 
@@ -194,7 +194,7 @@ describe('what was tampered with is found, and named:', () => {
     await rig.db.query('CREATE TABLE kept_usage AS SELECT * FROM usage_minutes');
     const { code, text } = await foundOf(change, 'DELETE FROM usage_minutes; INSERT INTO usage_minutes SELECT * FROM kept_usage; DROP TABLE kept_usage');
     expect(code).toBe(1);
-    expect(text.toSorted()).toEqual(tenant === 'elsewhere' ? ['usage elsewhere', 'usage globex'] : [`usage ${tenant}`]);
+    expect(text.toSorted()).toEqual((tenant === 'elsewhere' ? ['elsewhere', 'globex'] : [tenant]).map((one) => `usage ${one} grok-beta xai`));
   });
 
   it('in words for people, row by row, with status 1', async () => {

@@ -20,7 +20,8 @@ export interface CompletionOptions {
 export function complete(url: string, { token, stream = false, script, body, signal }: CompletionOptions): Promise<Response> {
   return fetch(`${url}/v1/chat/completions`, {
     method: 'POST', ...(signal && { signal }),
-    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    // A stream may be cut, and then its connection closes: one that is used again at that very moment fails, which is no fault of the gateway's.
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', ...(stream && { connection: 'close' }) },
     body: JSON.stringify({ model: 'grok-beta', messages: HELLO, stream, ...(script && { x_emulator: script }), ...body }),
   });
 }
