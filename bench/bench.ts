@@ -1,8 +1,12 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { readCpuShares } from './cpu-shares.ts';
 import { call, closedLoop, closeLoad, openLoop, quantile } from './load.ts';
 import { cpuMicros, residentBytes, startRig, type Arm, type Rig } from './rig.ts';
 
-const USAGE = 'npm run bench -- [--json] [--rounds 7] [--seconds 2] [--streams 1000] [--stream-seconds 20] [--concurrency 64] [--only cpu|latency|frames|streams]';
+const USAGE = 'npm run bench -- [--json] [--rounds 7] [--seconds 2] [--streams 1000] [--stream-seconds 20] [--concurrency 64] [--only cpu|latency|frames|shares|streams]';
 const RATE_PER_SECOND = 300;
 const EQUAL_RATE_PER_SECOND = 1_000;
 /** Until V8 has optimized what it will: the gateway has more of it than the proxy. */
@@ -96,9 +100,10 @@ async function run() {
   } finally {
     await rig.close();
   }
+  const shares = wants('shares') ? await measureShares() : [];
   const streams = wants('streams') ? await measureStreams() : undefined;
   await closeLoad();
-  return { node: process.version, concurrency: CONCURRENCY, ratePerSecond: RATE_PER_SECOND, equalRatePerSecond: EQUAL_RATE_PER_SECOND, cpu, latency, frames, streams };
+  return { node: process.version, concurrency: CONCURRENCY, ratePerSecond: RATE_PER_SECOND, equalRatePerSecond: EQUAL_RATE_PER_SECOND, cpu, latency, frames, shares, streams };
 }
 
 function body(stream: boolean): string {
@@ -219,6 +224,29 @@ async function measureFrames(rig: Rig): Promise<FrameRow[]> {
   });
 }
 
+/** Which part of the gateway has how much of its CPU, at a steady rate: by V8's profiler, so in a run of its own. */
+async function measureShares() {
+  const seconds = Number(options.seconds) * 5;
+  say(`profile at ${EQUAL_RATE_PER_SECOND}/s for ${seconds} s\n`);
+  const folder = await mkdtemp(join(tmpdir(), 'novix-profile-'));
+  try {
+    const rig = await startRig({ firstTokenMs: 0, tokenIntervalMs: 0 }, {}, ['--cpu-prof', `--cpu-prof-dir=${folder}`]);
+    const monotonicMicros = (): number => Number(process.hrtime.bigint() / 1_000n);
+    let between: { from: number; to: number };
+    try {
+      await closedLoop(rig.arms[2]!, body(true), true, CONCURRENCY, WARM_UP_MS);
+      const from = monotonicMicros();
+      await openLoop(rig.arms[2]!, body(true), true, EQUAL_RATE_PER_SECOND, seconds * 1_000);
+      between = { from, to: monotonicMicros() };
+    } finally {
+      await rig.close();
+    }
+    return await readCpuShares(folder, between);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
 /** Many streams at once, each at 50 frames a second: none may fail, and what one costs in memory. */
 async function measureStreams() {
   const count = Number(options.streams);
@@ -282,6 +310,9 @@ function render(report: Awaited<ReturnType<typeof run>>): string {
       const added = addedGapP99Ms === undefined ? '' : ` (${addedGapP99Ms.toFixed(1)})`;
       lines.push(row(['', arm, show(fast?.cpuMicros, 2), show(fast?.shareOfBareProxy, 2), show(paced?.cpuMicros, 1), show(paced?.shareOfBareProxy, 2), `${gapP99Ms.median.toFixed(1)}${added}`, String(failed)]));
     }
+  }
+  if (report.shares.length > 0) {
+    lines.push('', `The gateway’s main thread at ${report.equalRatePerSecond} streams a second`, ...report.shares.map(({ part, share }) => `${(share * 100).toFixed(1).padStart(5)} %  ${part}`));
   }
   const { streams } = report;
   if (streams) {

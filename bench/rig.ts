@@ -27,11 +27,11 @@ export interface Rig {
 }
 
 /** Starts the emulator, a bare proxy, PostgreSQL (durable) and the gateway, each in a process of its own. */
-export async function startRig(pace: { firstTokenMs: number; tokenIntervalMs: number }, gatewayEnv: Record<string, string> = {}): Promise<Rig> {
+export async function startRig(pace: { firstTokenMs: number; tokenIntervalMs: number }, gatewayEnv: Record<string, string> = {}, gatewayArgv: string[] = []): Promise<Rig> {
   const dataDir = await mkdtemp(join(tmpdir(), 'novix-bench-'));
   const children: ChildProcess[] = [];
-  const start = async (file: string, args: string[], env: Record<string, string> = {}): Promise<{ url: string; pid: number }> => {
-    const child = fork(new URL(file, import.meta.url), args, { env: { PATH: process.env['PATH'], ...env }, stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+  const start = async (file: string, args: string[], env: Record<string, string> = {}, execArgv: string[] = []): Promise<{ url: string; pid: number }> => {
+    const child = fork(new URL(file, import.meta.url), args, { env: { PATH: process.env['PATH'], ...env }, stdio: ['ignore', 'ignore', 'inherit', 'ipc'], execArgv });
     children.push(child);
     const { url } = await new Promise<{ url: string }>((resolve, reject) => {
       child.once('message', (message) => resolve(message as { url: string }));
@@ -55,7 +55,7 @@ export async function startRig(pace: { firstTokenMs: number; tokenIntervalMs: nu
   const gateway = await start('./gateway-process.js', [], {
     PORT: '0', DATABASE_URL: postgres.url, XAI_API_KEY: PROVIDER_KEY, XAI_API_ENDPOINT: emulator.url, NOVIX_DATA_DIR: dataDir, AUTH_ISSUER: identity.settings.issuer,
     AUTH_AUDIENCE: identity.settings.audience, AUTH_JWKS_URI: identity.url, AUTH_ALGORITHMS: 'ES256', DRAIN_DELAY_MS: '0', LOG_LEVEL: 'info', NODE_ENV: 'production', HOST: '127.0.0.1', ...gatewayEnv,
-  });
+  }, gatewayArgv);
   return {
     arms: [
       { name: 'direct', url: emulator.url, authorization: `Bearer ${PROVIDER_KEY}`, pid: undefined },

@@ -39,8 +39,8 @@ let developer: string;
 let counter = 0;
 beforeAll(async () => {
   harness = await startHarness({ clock, env: { XAI_RETRY_MAX: '0', XAI_BREAKER_FAILURES: '3' } });
-  admin = adminOf(harness, await harness.token({ tenant: 'platform', subject: 'root@platform.example', roles: ['platform-admin'], ttlSeconds: 6 * 3_600 }));
-  developer = await harness.token({ ttlSeconds: 6 * 3_600 });
+  admin = adminOf(harness, await harness.token({ tenant: 'platform', subject: 'root@platform.example', roles: ['platform-admin'], ttlSeconds: 12 * 3_600 }));
+  developer = await harness.token({ ttlSeconds: 12 * 3_600 });
 });
 afterAll(() => harness.close());
 beforeEach(() => {
