@@ -257,10 +257,7 @@ export class CompletionPipeline {
     const { reader, failure } = dispatched;
     const end = this.#end(dispatched, requested, plan, answer.begun);
     const tail = failure === undefined ? reader.tail() : undefined;
-    if (answer instanceof KeptAnswer && !(failure instanceof CallerGone)) {
-      const error = tail === undefined ? toError(failure, requested) : undefined;
-      end.result = error === undefined ? { status: 200, body: answer.whole(tail!, reader.usage) } : { status: error.status, body: Buffer.from(JSON.stringify(errorBody(error))) };
-    }
+    if (answer instanceof KeptAnswer && !(failure instanceof CallerGone)) end.result = this.#resultOf(call, answer, tail, reader, failure, requested);
     own.end(end.usage === undefined ? (end.charge.basis === 'free' ? 0 : undefined) : end.usage.inputTokens + end.usage.outputTokens + end.usage.reasoningTokens);
     const inDatabase = await this.#settle(call, end);
     if (failure === undefined && end.usage !== undefined && requested.question !== undefined) this.#learn(principal, requested, dispatched.candidate, end.usage);
@@ -277,6 +274,18 @@ export class CompletionPipeline {
     } else {
       answer.abandon();
       throw error;
+    }
+  }
+
+  /** What a repeat is answered with. That it cannot be put together must not keep the call from being settled: then it is not kept. */
+  #resultOf(call: AdmittedCall, answer: KeptAnswer, tail: Buffer | undefined, reader: AnswerReader, failure: unknown, requested: RequestedCall): CallEnd['result'] {
+    try {
+      if (tail !== undefined) return { status: 200, body: answer.whole(tail, reader.usage) };
+      const error = toError(failure, requested);
+      return { status: error.status, body: Buffer.from(JSON.stringify(errorBody(error))) };
+    } catch (error) {
+      this.logger.error({ err: error, requestId: call.identity.requestId }, 'idempotency: a result could not be put together, and is not kept');
+      return undefined;
     }
   }
 
