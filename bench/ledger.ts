@@ -1,19 +1,13 @@
-import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Client } from 'pg';
 import { Registry } from 'prom-client';
-import type { Commitment } from '../src/audit/audit-event.ts';
-import { actorOf, leafEntry } from '../src/audit/audit-event.ts';
-import type { Principal } from '../src/auth/principal.ts';
-import { loadCatalogue } from '../src/catalogue/catalogue.ts';
-import type { AccessDecision } from '../src/completions/access.ts';
+import { leafEntry } from '../src/audit/audit-event.ts';
 import { neverSent } from '../src/completions/admission.ts';
-import { intentText, outcomeText, type CallEnd, type CallIdentity } from '../src/completions/call-record.ts';
+import { aboutCall, intentText, outcomeText, type CallIdentity } from '../src/completions/call-record.ts';
 import { holdEntry, LEDGER_VERDICT, settlementEntry } from '../src/cost/ledger-entry.ts';
-import { candidatesFor, NO_COST, planCall, type Candidate, type Plan } from '../src/cost/plan.ts';
 import { Journal } from '../src/journal/journal.ts';
 import { JournalMetrics } from '../src/journal/journal-metrics.ts';
 import { Spool } from '../src/journal/spool.ts';
@@ -22,6 +16,7 @@ import { createLogger } from '../src/shared/logger.ts';
 import { runMigrations } from '../src/shared/migrations.ts';
 import { uuid } from '../src/shared/uuid.ts';
 import { quantile } from './load.ts';
+import { completedEnd, sampleIdentity, sampleSetting, type CallSetting } from './sample-call.ts';
 
 // `npm run bench:ledger -- [--seconds 10] [--in-flight 2048] [--json]`: how many calls a second one process can hold money for and settle on one hot budget, through
 // the journal and the SQL of the product, against a durable PostgreSQL of its own. A pair is what a call writes: the hold with its intent in one commit, the
@@ -59,33 +54,15 @@ interface Books {
   openHolds: number;
 }
 
-/** What all calls have in common. */
-interface Setting {
-  principal: Principal;
-  plan: Plan;
-  candidate: Candidate;
-  decision: AccessDecision;
-  replicaId: string;
-  commitment: Commitment;
-}
-
 /** One call's two records, in the form and of the size that the pipeline writes. */
 class Pair {
   readonly #identity: CallIdentity;
 
   constructor(
-    private readonly setting: Setting,
+    private readonly setting: CallSetting,
     private readonly withLeaves: boolean,
   ) {
-    const { principal, plan, candidate, decision } = setting;
-    const operation = 'POST /v1/chat/completions';
-    this.#identity = {
-      requestId: uuid(), holdId: uuid(), actor: actorOf(principal), operation, ip: '127.0.0.1', startedAtMs: Date.now(),
-      context: {
-        sub: principal.subject, model: plan.resolved.name, upstream_model: candidate.model.id, deployment: candidate.deployment.id, stream: false,
-        decision_id: decision.record.id, operation, ip: '127.0.0.1',
-      },
-    };
+    this.#identity = sampleIdentity(setting);
   }
 
   /** @returns whether the money is held */
@@ -97,7 +74,7 @@ class Pair {
       id: holdId, requestId, tenantId: TENANT, scopes: ['tenant', `user:${principal.subject}`, `model:${plan.resolved.name}`], amountTicks: plan.holdTicks, replicaId,
       expiresAtMs: startedAtMs + 600_000, context,
     });
-    const leaf = this.withLeaves ? { audit_append: leafEntry(id, intentText(id, this.#identity, principal, plan, candidate, undefined, decision, undefined, commitment)) } : {};
+    const leaf = this.withLeaves ? { audit_append: leafEntry(id, aboutCall(this.#identity), intentText(id, this.#identity, principal, plan, candidate, undefined, decision, undefined, commitment)) } : {};
     const verdict = await journal.commit({
       id, lane: 'admission', entries: { ledger_apply: ledger, ...leaf },
       // Held although we were told that it was not: given back, as the product does.
@@ -106,43 +83,18 @@ class Pair {
     return verdict === LEDGER_VERDICT.fine;
   }
 
-  async settle(journal: Journal, end = this.#completed()): Promise<boolean> {
+  async settle(journal: Journal, end = completedEnd(this.setting, this.#identity, CHARGE_TICKS)): Promise<boolean> {
     const id = uuid();
     const kind = end.outcome === 'never_sent' ? 'release' : 'settle';
     const ledger = settlementEntry({ kind, holdId: this.#identity.holdId, outcome: end.outcome, usage: end.usage, charge: end.charge });
-    const leaf = this.withLeaves ? { audit_append: leafEntry(id, outcomeText(id, 'outcome', this.#identity, end, Date.now())) } : {};
+    const leaf = this.withLeaves ? { audit_append: leafEntry(id, aboutCall(this.#identity), outcomeText(id, 'outcome', this.#identity, end, Date.now())) } : {};
     return (await journal.commitOrSpool({ id, lane: 'outcome', entries: { ledger_apply: ledger, ...leaf } })) === LEDGER_VERDICT.fine;
   }
 
-  #completed(): CallEnd {
-    return {
-      outcome: 'completed', httpStatus: 200, errorCode: undefined, usage: { inputTokens: 100, cachedInputTokens: 0, outputTokens: 20, reasoningTokens: 0 },
-      charge: { ticks: CHARGE_TICKS, basis: 'provider', providerTicks: CHARGE_TICKS, computedTicks: CHARGE_TICKS, drift: false },
-      attempts: [{ deployment: this.#identity.context.deployment, providerRequestId: this.#identity.requestId, zeroDataRetention: 'false', status: 200, errorCode: undefined, firstByteMs: 12 }],
-      answerCommitment: this.setting.commitment,
-    };
-  }
-}
-
-function settingOf(replicaId: string): Setting {
-  const catalogue = loadCatalogue();
-  const resolved = catalogue.resolve('grok-4.20-0309-non-reasoning')!;
-  const candidates = candidatesFor(catalogue, [resolved]);
-  const plan = planCall(resolved, candidates, { ...NO_COST, textBytes: 400, maxOutputTokens: 64 }, { maxTokensCap: 32_768, maxCostTicks: undefined });
-  const principal: Principal = {
-    tenantId: TENANT, tier: 'enterprise', dataClass: 'internal', cost: { mode: 'off', targetQuality: 0.8, ceilingTicks: undefined, holds: 'bounded' }, subject: 'load@bench.example',
-    roles: ['developer'], attributes: {}, clientId: undefined, issuer: 'https://issuer.bench.example', tokenId: uuid(), expiresAtMs: Date.now() + 7_200_000, mtls: false,
-  };
-  const decision: AccessDecision = {
-    dataClass: 'internal', candidates, store: false,
-    record: { id: uuid(), revision: '1', policy: 'built-in', rule: 'developers-invoke', attributes: { tenant: TENANT, roles: ['developer'], stream: false, data_class: 'internal' } },
-  };
-  const commitment: Commitment = { algorithm: 'HMAC-SHA256', key_id: uuid(), value: randomBytes(32).toString('hex') };
-  return { principal, plan, candidate: candidates[0]!, decision, replicaId, commitment };
 }
 
 /** As many calls at once as said, each held, settled, and followed by the next. */
-async function measure(variant: string, journal: Journal, registry: Registry, setting: Setting, withLeaves: boolean, inFlight: number, durationMs: number): Promise<Measured> {
+async function measure(variant: string, journal: Journal, registry: Registry, setting: CallSetting, withLeaves: boolean, inFlight: number, durationMs: number): Promise<Measured> {
   const holdMs: number[] = [];
   const settleMs: number[] = [];
   let failed = 0;
@@ -201,7 +153,7 @@ async function run(seconds: number, inFlight: number, say: (text: string) => voi
     await db.query("INSERT INTO budgets (id, tenant_id, scope, time_window, limit_ticks, period_start) VALUES ($1, $2, 'tenant', 'total', $3, now())", [uuid(), TENANT, String(LIMIT_TICKS)]);
     await spool.open();
     await journal.open();
-    const setting = settingOf(replicaId);
+    const setting = sampleSetting(TENANT, replicaId);
     const measured: Measured[] = [];
     let [pairs, failed] = [0, 0];
     for (const [variant, withLeaves] of [['with audit leaves', true], ['ledger alone', false]] as const) {

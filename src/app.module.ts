@@ -5,6 +5,7 @@ import { ThrottlerModule } from '@nestjs/throttler';
 import type { FastifyRequest } from 'fastify';
 import { DataSource } from 'typeorm';
 import { AlertsController } from './alerts/alerts.controller.ts';
+import { AUDIT_POOL, AuditController, SIGNING_KEYS } from './audit/audit.controller.ts';
 import { Refusals } from './audit/refusals.ts';
 import { AuthGuard } from './auth/auth.guard.ts';
 import { AccessRules } from './auth/access-rules.ts';
@@ -17,6 +18,7 @@ import { PolicyTrialsController } from './auth/policy-trials.controller.ts';
 import { RecordedDecisions } from './auth/recorded-decisions.ts';
 import { RevocationsController } from './auth/revocations.controller.ts';
 import { JwtStrategy } from './auth/jwt.strategy.ts';
+import { SignIns } from './auth/sign-ins.ts';
 import { TokenVerifier } from './auth/token-verifier.ts';
 import { VerifiedTokens } from './auth/verified-tokens.ts';
 import { Catalogue } from './catalogue/catalogue.ts';
@@ -43,6 +45,8 @@ import { Breakers } from './provider/breakers.ts';
 import { DeploymentsController } from './provider/deployments.controller.ts';
 import { Deployments } from './provider/deployments.ts';
 import { CLOCK } from './shared/clock.ts';
+import { SiemSinksController } from './siem/siem-sinks.controller.ts';
+import { SiemSinks } from './siem/siem-sinks.ts';
 import { ErrorFilter } from './shared/error.filter.ts';
 import { LOGGER } from './shared/logger.ts';
 import { GcraStorage } from './throttle/gcra-storage.ts';
@@ -50,6 +54,11 @@ import { TenantThrottlerGuard } from './throttle/tenant-throttler.guard.ts';
 import { TenantDirectory } from './tenants/tenant-directory.ts';
 import { TenantsController } from './tenants/tenants.controller.ts';
 import { Tenants } from './tenants/tenants.ts';
+import { Epochs } from './vault/epochs.ts';
+import { PayloadVault } from './vault/payload-vault.ts';
+import { PayloadsController } from './vault/payloads.controller.ts';
+import { RetentionController } from './vault/retention.controller.ts';
+import { Retention } from './vault/retention.ts';
 
 const MINUTE_MS = 60_000;
 
@@ -76,7 +85,7 @@ export class AppModule {
         }),
         ...operations,
       ],
-      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, CostController, TenantsController, BudgetsController, SettlementsController, UsageController, PricesController, AlertsController, PoliciesController, PolicyTrialsController, RevocationsController, ApiKeysController, DeploymentsController, BreakersController],
+      controllers: [CompletionsController, ResponsesController, GenerationController, ModelsController, CostController, TenantsController, BudgetsController, SettlementsController, UsageController, PricesController, AlertsController, PoliciesController, PolicyTrialsController, RevocationsController, ApiKeysController, DeploymentsController, BreakersController, AuditController, SiemSinksController, PayloadsController, RetentionController],
       providers: [
         { provide: ENV, useValue: parts.settings },
         { provide: LOGGER, useValue: parts.logger },
@@ -94,12 +103,19 @@ export class AppModule {
         { provide: TokenVerifier, useValue: parts.verifier },
         { provide: VerifiedTokens, useValue: parts.verifiedTokens },
         { provide: Refusals, useValue: parts.refusals },
+        { provide: SignIns, useValue: new SignIns(parts.refusals, parts.clock) },
+        { provide: AUDIT_POOL, useValue: parts.pool },
+        { provide: SIGNING_KEYS, useValue: parts.signingKeys ?? null },
         { provide: DataSource, useValue: parts.dataSource },
         { provide: Prices, useValue: parts.prices },
         { provide: Budgets, useValue: new Budgets(parts.dataSource) },
         { provide: Settlements, useValue: new Settlements(parts.dataSource) },
         { provide: Deployments, useValue: parts.deployments },
         { provide: Breakers, useValue: parts.breakers },
+        { provide: SiemSinks, useValue: parts.siemSinks },
+        { provide: PayloadVault, useValue: parts.vault.payloadVault },
+        { provide: Epochs, useValue: parts.vault.epochs },
+        { provide: Retention, useValue: parts.vault.retention },
         { provide: Tenants, useValue: new Tenants(parts.dataSource) },
         JwtStrategy,
         { provide: APP_GUARD, useClass: AuthGuard },

@@ -1,7 +1,9 @@
 import { Command, Option } from 'commander';
 import { TIER_NAMES, type TierName } from './catalogue/tiers.ts';
 import { BUDGET_SCOPES, BUDGET_WINDOWS, scopeKey, type BudgetWindow } from './cost/budget-scope.ts';
-import { anySandbox, loadEnv } from './env.ts';
+import type { VerifyOptions } from './audit-commands.ts';
+import { anySandbox, loadEnv, loadSecretSettings } from './env.ts';
+import { PROVIDER_NAMES, type ProviderName } from './secrets/secret-provider.ts';
 import { parseUsd } from './shared/usd-ticks.ts';
 
 // `npx novix …`. What a command needs is loaded when it runs: to mint a token takes no ORM and no web framework.
@@ -40,17 +42,23 @@ export async function runCommand(): Promise<void> {
   const secret = program.command('secret').description('sealed secrets');
   // A secret that was given as an argument by mistake must not be shown in the complaint.
   secret.command('seal').allowExcessArguments().description('seal the value on standard input, and print what stands after "enc:"').requiredOption('--name <name>', 'what it is for, such as XAI_API_KEY; it opens under no other name')
-    .addOption(new Option('--provider <provider>').choices(['local']).default('local')).addOption(json())
-    .action(async ({ name, ...options }: JsonOption & { name: string }, { args }: Command) => {
+    .addOption(new Option('--provider <provider>', 'who seals; the one that is set up, vault before age before local, where none is named').choices([...PROVIDER_NAMES])).addOption(json())
+    .action(async ({ name, provider, ...options }: JsonOption & { name: string; provider?: ProviderName }, { args }: Command) => {
       if (args.length > 0) throw new Error('give the value on standard input, not as an argument: arguments are seen by everyone on the machine');
-      const sealed = (await localSeal()).seal(name, await readSecret()).slice('enc:'.length);
+      const value = await readSecret();
+      const sealed = (await withSecrets((secrets) => secrets.seal(name, value, provider))).slice('enc:'.length);
       print(options, { name, sealed }, sealed);
     });
   secret.command('open').description('open the sealed value on standard input').requiredOption('--name <name>').addOption(json())
     .action(async ({ name, ...options }: JsonOption & { name: string }) => {
       const given = await readSecret();
-      const value = (await localSeal()).open(name, given.startsWith('enc:') ? given : `enc:${given}`);
+      const value = await withSecrets((secrets) => secrets.open(name, given.startsWith('enc:') ? given : `enc:${given}`));
       print(options, { name, value }, value);
+    });
+  secret.command('age-identity').description('make a post-quantum age identity file, for AGE_IDENTITY_FILE').requiredOption('--out <file>', 'must not be there yet').addOption(json())
+    .action(async ({ out, ...options }: JsonOption & { out: string }) => {
+      const recipient = await (await import('./secrets/age-seal.ts')).makeIdentityFile(out);
+      print(options, { file: out, recipient }, `Made ${out}. Keep a copy where it is safe: what is sealed with it opens with nothing else. Its public key:\n${recipient}`);
     });
 
   program.command('tenant').description('tenants').command('create').description('make a tenant in the database itself')
@@ -68,6 +76,31 @@ export async function runCommand(): Promise<void> {
       if (limitTicks === undefined) throw new Error('--limit-usd takes a decimal number of USD such as 12.50');
       const budget = await (await databaseCommands()).createBudget({ tenantId: tenant, scope: readScope(scope), window, limitTicks, warnAt: [] });
       print(options, budget, `Budget ${String(budget['id'])}: ${limitUsd} USD a ${window} for ${tenant}, ${scope}.`);
+    });
+
+  const audit = program.command('audit').description('the transparency log');
+  audit.command('verify').description('check the whole log, of the database or of a gateway by its URL; status 1 and the first leaf at fault where it was changed')
+    .option('--url <url>', 'of a gateway, in place of the database').option('--token <token>', 'of an auditor, for --url')
+    .option('--key <file>', 'verifier keys that you trust, one a line').option('--checkpoint <file>', 'a checkpoint from before, which the log must go on from').addOption(json())
+    .action(async (options: JsonOption & VerifyOptions) => {
+      const { faults, ...report } = await (await import('./audit-commands.ts')).verifyAudit(options);
+      const { describeFault } = await import('./audit/log-faults.ts');
+      const what = `${report.leavesRead} leaves read of ${report.size} that are signed${report.prunedBelow === 0 ? '' : `, those below ${report.prunedBelow} pruned by policy`}; ${report.checkpoints} checkpoints; keys: ${report.keys}; ${report.seconds} s`;
+      print(options, { ok: faults.length === 0, ...report, faults }, faults.length === 0 ? `The log verifies: ${report.origin}\n  ${what}` : `THE LOG DOES NOT VERIFY: ${report.origin}\n${faults.map((fault) => `  ${describeFault(fault)}`).join('\n')}\n  ${what}`);
+      if (faults.length > 0) process.exitCode = 1;
+    });
+  audit.command('prove').description('print the proof that a leaf is in the log (tlog-proof)').requiredOption('--index <index>').option('--out <file>', 'write it there').addOption(json())
+    .action(async ({ index, out, ...options }: JsonOption & { index: string; out?: string }) => {
+      if (!/^\d{1,15}$/.test(index)) throw new Error('--index takes the index of a leaf');
+      const proof = await (await import('./audit-commands.ts')).proveAudit(Number(index), out);
+      print(options, { index: Number(index), proof }, out === undefined ? proof.trimEnd() : `The proof of leaf ${index} is in ${out}.`);
+    });
+
+  program.command('evidence').description('evidence for controls').command('export').description('print what an assessor asks for, as one JSON document signed with the keys of the log (DSSE)').option('--out <file>', 'write it there')
+    .action(async ({ out }: { out?: string }) => {
+      const text = `${JSON.stringify(await (await import('./audit-commands.ts')).exportEvidence())}\n`;
+      if (out === undefined) process.stdout.write(text);
+      else await (await import('node:fs/promises')).writeFile(out, text);
     });
 
   program.command('ledger').description('the ledger').command('check').description('prove that the ledger adds up to the tick; status 1 and the rows where it does not').addOption(json())
@@ -92,10 +125,15 @@ async function mintToken(options: JsonOption & { tenant: string; sub: string; ro
   print(options, { token }, token);
 }
 
-async function localSeal(): Promise<import('./secrets/local-seal.ts').LocalSeal> {
-  const { env } = await loadEnv();
-  const { openLocalSeal } = await import('./secrets/local-seal.ts');
-  return openLocalSeal(env);
+async function withSecrets<T>(use: (secrets: import('./secrets/secrets.ts').Secrets) => Promise<T>): Promise<T> {
+  const settings = await loadSecretSettings();
+  const [{ Secrets }, { systemClock }] = await Promise.all([import('./secrets/secrets.ts'), import('./shared/clock.ts')]);
+  const secrets = new Secrets(settings, { clock: systemClock, random: Math.random, onSecret: () => {}, onNotice: () => {} }); // a command writes no log
+  try {
+    return await use(secrets);
+  } finally {
+    await secrets.close();
+  }
 }
 
 /** One line, without its end. */

@@ -49,7 +49,7 @@ export function createBudget(budget: NewBudget): Promise<Record<string, unknown>
 }
 
 /** Runs with the configured database, or the sandbox's own, started where it is not running. */
-async function withDatabase<T>(use: (url: string, env: Env) => Promise<T>): Promise<T> {
+export async function withDatabase<T>(use: (url: string, env: Env) => Promise<T>): Promise<T> {
   const { env } = await loadEnv();
   if (env.databaseUrl !== undefined) return use(env.databaseUrl, env);
   const { startEmbeddedPostgres } = await import('./sandbox/embedded-postgres.ts');

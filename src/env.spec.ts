@@ -31,7 +31,7 @@ describe('parseEnv', () => {
       egress: { proxyUrl: undefined, noProxy: undefined, allowedOrigins: [] }, alertWebhook: undefined, keyFile: undefined,
       defaults: { model: 'grok-beta', maxTokensCap: 32_768, temperature: undefined, topP: undefined, frequencyPenalty: undefined, presencePenalty: undefined },
       identity: { issuer: 'https://idp.example', audience: 'novix', jwksUri: 'https://idp.example/jwks', jwksFile: undefined, algorithms: ['ES256', 'PS256', 'RS256', 'EdDSA'] },
-      issuers: [], tls: undefined, trustedProxies: [], authFailuresPerMinute: 600, databaseUrl: DATABASE.DATABASE_URL, dataDir: '.novix', configDir: undefined, spoolDir: '.novix/spool', drainDelayMs: 5_000, shutdownGraceMs: 30_000, logLevel: 'info',
+      issuers: [], tls: undefined, trustedProxies: [], authFailuresPerMinute: 600, databaseUrl: DATABASE.DATABASE_URL, dataDir: '.novix', configDir: undefined, spoolDir: '.novix/spool', siemDir: '.novix/siem', payloadRoots: { keeper: 'file', folder: '.novix/payload-keys' }, drainDelayMs: 5_000, shutdownGraceMs: 30_000, logLevel: 'info',
     });
   });
 
@@ -84,6 +84,37 @@ describe('parseEnv', () => {
     expect(faultsOf({ ...ALL, [name]: 'x' })).toEqual([`${name}: unknown setting; did you mean ${nearest}?`]);
   });
 
+  const VAULT = { VAULT_ADDR: 'https://vault.internal:8200/', VAULT_TRANSIT_KEY: 'novix', VAULT_TOKEN: 'hvs.s3cret' };
+
+  it('takes a Vault with one way to log in', () => {
+    expect(parseEnv(ALL).vault).toBeUndefined();
+    expect(parseEnv({ ...ALL, ...VAULT, XAI_API_KEY: 'enc:v1:vault:abc' }).vault).toEqual({ url: 'https://vault.internal:8200', transitMount: 'transit', transitKey: 'novix', namespace: undefined, caFile: undefined, login: { type: 'token', token: 'hvs.s3cret' } });
+    expect(parseEnv({ ...ALL, ...VAULT, VAULT_TOKEN: '', VAULT_ROLE_ID: 'r', VAULT_SECRET_ID: 's', VAULT_TRANSIT_MOUNT: 'team/transit', VAULT_NAMESPACE: 'admin/novix', VAULT_CACERT: 'ca.pem' }).vault)
+      .toMatchObject({ transitMount: 'team/transit', namespace: 'admin/novix', caFile: 'ca.pem', login: { type: 'approle', roleId: 'r', secretId: 's' } });
+    expect(parseEnv({ ...ALL, ...VAULT, VAULT_TOKEN: '', VAULT_K8S_ROLE: 'novix' }).vault?.login).toEqual({ type: 'kubernetes', role: 'novix', jwtFile: '/var/run/secrets/kubernetes.io/serviceaccount/token' });
+  });
+
+  it.each<[string, Source, RegExp]>([
+    ['plain http beyond loopback', { VAULT_ADDR: 'http://vault.internal:8200' }, /^VAULT_ADDR: expected https/], ['credentials in the URL', { VAULT_ADDR: 'https://u:s3cret@vault' }, /^VAULT_ADDR: credentials/], ['a query', { VAULT_ADDR: 'https://vault/?a=s3cret' }, /^VAULT_ADDR: /],
+    ['no key', { VAULT_TRANSIT_KEY: '' }, /^VAULT_TRANSIT_KEY: missing/], ['a key that leaves its path', { VAULT_TRANSIT_KEY: '../sys/seal' }, /^VAULT_TRANSIT_KEY: goes into a path/], ['a mount that does', { VAULT_TRANSIT_MOUNT: 'a/../b' }, /^VAULT_TRANSIT_MOUNT: /],
+    ['no login', { VAULT_TOKEN: '' }, /^VAULT_TOKEN, .*give one of them, though/], ['two logins', { VAULT_K8S_ROLE: 'novix' }, /and not several/], ['half a login', { VAULT_TOKEN: '', VAULT_ROLE_ID: 's3cret' }, /^VAULT_ROLE_ID, VAULT_SECRET_ID: give both/],
+    ['a token that is no header', { VAULT_TOKEN: 's3cret\nx: y' }, /^VAULT_TOKEN: expected visible/],
+  ])('refuses a Vault with %s, in one line', (_, change, line) => {
+    expect(faultsOf({ ...ALL, ...VAULT, ...change })).toEqual([expect.stringMatching(line)]);
+    expect(faultsOf({ ...ALL, ...VAULT, ...change }).join()).not.toContain('s3cret');
+  });
+
+  it('has the roots of payload keys kept by Vault where there is one and no folder is named', () => {
+    expect(parseEnv({ ...ALL, ...VAULT }).payloadRoots.keeper).toBe('vault');
+    expect(parseEnv({ ...ALL, ...VAULT, NOVIX_PAYLOAD_KEY_DIR: '/keys' }).payloadRoots).toEqual({ keeper: 'file', folder: '/keys' });
+    expect(parseEnv({ ...ALL, NOVIX_DATA_DIR: '/data' }).payloadRoots).toEqual({ keeper: 'file', folder: '/data/payload-keys' });
+  });
+
+  it('leaves the settings of a Vault alone that is not named, and names of the user’s own', () => {
+    expect(faultsOf({ ...ALL, VAULT_TOKEN: 'x', VAULT_ROLE_ID: 'y', VAULT_TRANSIT_KEY: '..' })).toEqual([]);
+    expect(faultsOf({ ...ALL, ...VAULT, VAULT_SECRET: 'x', VAULT_FORMAT: 'json' })).toEqual([]);
+  });
+
   it('leaves names that are not ours alone', () => {
     expect(faultsOf({ ...ALL, PATH: '/bin', HOME: '/root', XAIO: 'x', VAULT_SECRET: 'x', MY_XAI_KEY: 'x' })).toEqual([]);
   });
@@ -103,7 +134,11 @@ describe('parseEnv', () => {
   it('takes a sealed key, and stops at a plain one behind enc:, at one of another provider, and at a certificate without its key', () => {
     expect(parseEnv({ ...ALL, XAI_API_KEY: 'enc:v1:local:abc' }).provider.apiKey).toBe('enc:v1:local:abc');
     expect(faultsOf({ ...ALL, XAI_API_KEY: 'enc:xai-plain' })).toEqual([expect.stringMatching(/^XAI_API_KEY: .*no sealed value/)]);
-    expect(faultsOf({ ...ALL, XAI_API_KEY: 'enc:v1:vault:abc' })).toEqual([expect.stringMatching(/^XAI_API_KEY: .*vault/)]);
+    expect(faultsOf({ ...ALL, XAI_API_KEY: 'enc:v1:vault:abc' })).toEqual([expect.stringMatching(/^XAI_API_KEY: .*VAULT_ADDR/)]);
+    expect(faultsOf({ ...ALL, XAI_API_KEY: 'enc:v1:age:abc' })).toEqual([expect.stringMatching(/^XAI_API_KEY: .*AGE_IDENTITY_FILE/)]);
+    for (const value of ['enc:', 'enc:v1:kms:abc', 'enc:v2:local:abc', 'enc:v1:local:', 'enc:v1:local:a+b', 'enc:v1:local:abc:def']) {
+      expect({ value, faults: faultsOf({ ...ALL, XAI_API_KEY: value }) }).toEqual({ value, faults: [expect.stringMatching(/^XAI_API_KEY: .*no sealed value/)] });
+    }
     expect(faultsOf({ ...ALL, XAI_CLIENT_CERT: 'c.pem' })).toEqual([expect.stringMatching(/both or neither/)]);
     expect(faultsOf({ ...ALL, XAI_CLIENT_CERT: 'c.pem', XAI_CLIENT_KEY: 'k.pem' })).toEqual([]);
   });

@@ -3,12 +3,14 @@ import { existsSync, readFileSync } from 'node:fs';
 import { parseEnv as parseEnvFile } from 'node:util';
 import { isIP } from 'node:net';
 import { loadIssuers, SIGNATURE_ALGORITHMS, type IssuerSettings } from './auth/identity-config.ts';
-import { openLocalSeal } from './secrets/local-seal.ts';
+import { isSealed, providerOf } from './secrets/secret-provider.ts';
+import { parseSecretSettings, type SecretSettings } from './secrets/secret-settings.ts';
 import { isLoopback } from './shared/loopback.ts';
+import { originFault } from './shared/origin-fault.ts';
+import { parseTlsOrigin } from './siem/tls-origin.ts';
 
 /** Settings of the process, parsed once. Durations end in `Ms`, sizes in `Bytes`. */
-export interface Env {
-  production: boolean;
+export interface Env extends SecretSettings {
   http: { host: string; port: number; managementPort: number | undefined; bodyLimitBytes: number };
   /** Undefined: plain HTTP, for whatever ends TLS in front of it. */
   tls: {
@@ -25,7 +27,7 @@ export interface Env {
   provider: {
     /** Sent upstream as `x-api-version` and written into each record. */
     apiVersion: string | undefined;
-    /** Undefined: the sandbox's emulator serves. */
+    /** Undefined: the sandbox's emulator serves. Sealed (`enc:v1:…`) as long as Vault has not opened it: read it through `OpenedSecrets`. */
     apiKey: string | undefined;
     endpoint: string;
     clientCertFile: string | undefined;
@@ -50,8 +52,6 @@ export interface Env {
   };
   /** Where alerts are told, and the secret that signs them (base64). Undefined: they stand in the log and the admin API. */
   alertWebhook: { url: string; secret: string } | undefined;
-  /** Key of the secrets that are sealed locally; undefined: made under the data folder, outside production only. */
-  keyFile: string | undefined;
   /** What callers get who send none of these. */
   defaults: {
     model: string;
@@ -61,16 +61,27 @@ export interface Env {
     frequencyPenalty: number | undefined;
     presencePenalty: number | undefined;
   };
+  audit: {
+    /** What checkpoints are signed with; undefined in production: they are not signed. */
+    signingKeyFile: string | undefined;
+    /** Where the last checkpoint is kept beside the database. */
+    checkpointFile: string;
+    /** How long leaves are kept; undefined: for ever. */
+    retentionDays: number | undefined;
+  };
   /** Of `AUTH_*`. */
   identity: IssuerSettings | undefined;
   /** Of `config/identity.yaml`. Without any of either, the sandbox's local issuer serves. */
   issuers: readonly IssuerSettings[];
   authFailuresPerMinute: number;
   databaseUrl: string | undefined;
-  dataDir: string;
   /** Folder with an operator's own files of `config/`; those that it lacks are the built-in ones. */
   configDir: string | undefined;
   spoolDir: string;
+  /** Where the roots of payload keys are kept: in a folder that no backup of the database includes, or by Vault where there is one and no folder is named. */
+  payloadRoots: { keeper: 'file' | 'vault'; folder: string };
+  /** The folder below which SIEM sinks of type file write. */
+  siemDir: string;
   drainDelayMs: number;
   shutdownGraceMs: number;
   logLevel: string;
@@ -101,7 +112,7 @@ const KNOWN_NAMES = [
   'XAI_PRESENCE_PENALTY', 'XAI_CLIENT_CERT', 'XAI_CLIENT_KEY', 'XAI_CA', 'XAI_CONNECT_TIMEOUT_MS', 'XAI_IDLE_TIMEOUT_MS', 'XAI_FIRST_BYTE_TIMEOUT_MS',
   'XAI_TOTAL_TIMEOUT_MS', 'XAI_RETRY_MAX', 'XAI_RETRY_BACKOFF_MS', 'XAI_BREAKER_FAILURES', 'XAI_BREAKER_RECOVERY_MS',
   'AUTH_ISSUER', 'AUTH_AUDIENCE', 'AUTH_JWKS_URI', 'AUTH_JWKS_FILE', 'AUTH_ALGORITHMS', 'AUTH_FAILURES_PER_MINUTE',
-  'TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'AUDIT_SIGNING_KEY_FILE', 'NOVIX_DATA_DIR', 'NOVIX_CONFIG_DIR', 'NOVIX_KEY_FILE',
+  'TLS_CERT', 'TLS_KEY', 'TLS_CLIENT_CA', 'TLS_CLIENT_CRL', 'TLS_CLIENT_AUTH', 'TLS_GROUPS', 'AUDIT_SIGNING_KEY_FILE', 'AUDIT_CHECKPOINT_FILE', 'AUDIT_RETENTION_DAYS', 'NOVIX_DATA_DIR', 'NOVIX_CONFIG_DIR', 'NOVIX_KEY_FILE', 'NOVIX_SIEM_DIR', 'NOVIX_PAYLOAD_KEY_DIR',
   'NOVIX_ALERT_WEBHOOK_URL', 'NOVIX_ALERT_WEBHOOK_SECRET',
 ];
 /** Settings whose meaning has not been built. To ignore one would be less safe than to refuse it. */
@@ -111,23 +122,52 @@ export const XAI_ENDPOINT_DEFAULT = 'https://api.x.ai/v1';
 
 /** Reads `.env` and the environment, with `${VAR}` expanded. The only place that touches `process.env`. */
 export async function loadEnv(): Promise<{ env: Env; sandbox: SandboxParts }> {
-  // Given all of the file, so that a value may name one that stands further down.
-  const file = existsSync(ENV_FILE) ? parseEnvFile(readFileSync(ENV_FILE, 'utf8')) : {};
-  await ConfigModule.forRoot({ envFilePath: ENV_FILE, expandVariables: { processEnv: { ...file, ...process.env } as Record<string, string> } });
+  await readEnvFile();
   const configDir = process.env['NOVIX_CONFIG_DIR']?.trim();
-  const env = withOpenedKey(parseEnv(process.env, loadIssuers(configDir === '' ? undefined : configDir)));
+  const env = await withOpenedKey(parseEnv(process.env, loadIssuers(configDir === '' ? undefined : configDir)));
   return { env, sandbox: sandboxParts(env) };
 }
 
-/** The provider's key as it is, where the setting has it sealed. */
-function withOpenedKey(env: Env): Env {
+/** What sealing and opening takes, whatever else is set: a key is sealed before the setting that is to hold it can be good. */
+export async function loadSecretSettings(): Promise<SecretSettings> {
+  await readEnvFile();
+  const faults: string[] = [];
+  const settings = parseSecretSettings(textsOf(process.env), faults);
+  if (faults.length > 0) throw new EnvError(faults);
+  return settings;
+}
+
+async function readEnvFile(): Promise<void> {
+  // Given all of the file, so that a value may name one that stands further down.
+  const file = existsSync(ENV_FILE) ? parseEnvFile(readFileSync(ENV_FILE, 'utf8')) : {};
+  await ConfigModule.forRoot({ envFilePath: ENV_FILE, expandVariables: { processEnv: { ...file, ...process.env } as Record<string, string> } });
+}
+
+/** Reads settings, with a blank one as good as none. */
+function textsOf(source: Readonly<Record<string, string | undefined>>): (name: string) => string | undefined {
+  return (name) => {
+    const value = source[name]?.trim();
+    return value === undefined || value === '' ? undefined : value;
+  };
+}
+
+/** The provider's key as it is, where a file on this machine opens it. What only Vault opens is opened by the running gateway: Vault may be away now. */
+async function withOpenedKey(env: Env): Promise<Env> {
   const { apiKey } = env.provider;
-  if (apiKey === undefined || !apiKey.startsWith('enc:')) return env;
+  const sealed = apiKey !== undefined && isSealed(apiKey) && providerOf(apiKey) !== 'vault';
+  if (!sealed && env.ageIdentityFile === undefined) return env;
   try {
-    return { ...env, provider: { ...env.provider, apiKey: openLocalSeal(env).open('XAI_API_KEY', apiKey) } };
+    if (env.ageIdentityFile !== undefined) (await import('./secrets/age-identities.ts')).readIdentities(env.ageIdentityFile);
+    return sealed ? { ...env, provider: { ...env.provider, apiKey: await openOnce(env, 'XAI_API_KEY', apiKey) } } : env;
   } catch (error) {
-    throw new EnvError([error instanceof Error && error.message.startsWith('XAI_API_KEY') ? error.message : `XAI_API_KEY: cannot be opened: ${error instanceof Error ? error.message : 'the key file cannot be read'}`]);
+    const message = error instanceof Error ? error.message : 'the key file cannot be read';
+    throw new EnvError([/^(XAI_API_KEY|AGE_IDENTITY_FILE|NOVIX_KEY_FILE):/.test(message) ? message : `XAI_API_KEY: cannot be opened: ${message}`]);
   }
+}
+
+async function openOnce(env: Env, name: string, sealed: string): Promise<string> {
+  const [{ Secrets }, { systemClock }] = await Promise.all([import('./secrets/secrets.ts'), import('./shared/clock.ts')]);
+  return new Secrets(env, { clock: systemClock, random: Math.random, onSecret: () => {}, onNotice: () => {} }).open(name, sealed); // the gateway keeps it out of its log
 }
 
 /**
@@ -137,10 +177,7 @@ function withOpenedKey(env: Env): Env {
  */
 export function parseEnv(source: Readonly<Record<string, string | undefined>>, issuers: readonly IssuerSettings[] = []): Env {
   const faults: string[] = [];
-  const text = (name: string): string | undefined => {
-    const value = source[name]?.trim();
-    return value === undefined || value === '' ? undefined : value;
-  };
+  const text = textsOf(source);
   const number = (name: string, low: number, high: number, whole: boolean): number | undefined => {
     const value = text(name);
     if (value === undefined) return undefined;
@@ -153,14 +190,16 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>, i
 
   faults.push(...unknownNames(source));
   for (const name of NOT_YET) if (text(name) !== undefined) faults.push(`${name}: this release does not support it yet, and will not ignore it; unset it`);
-  const production = text('NODE_ENV') === 'production';
+  const secretSettings = parseSecretSettings(text, faults);
+  const { production, ageIdentityFile, dataDir } = secretSettings;
 
   const aiProvider = text('AI_PROVIDER');
   if (aiProvider !== undefined && aiProvider !== 'xai') faults.push('AI_PROVIDER: only "xai" is supported');
   const apiKey = text('XAI_API_KEY');
-  const sealedBy = /^enc:(?:v1:([a-z]+):[\w-]+)?/.exec(apiKey ?? '');
-  if (sealedBy !== null && sealedBy[1] === undefined) faults.push('XAI_API_KEY: what follows enc: is no sealed value (v1:<provider>:…); a plain key does not belong there. Seal it with "npx novix secret seal --name XAI_API_KEY"');
-  else if (sealedBy !== null && sealedBy[1] !== 'local') faults.push(`XAI_API_KEY: this release opens values that were sealed locally, and not by ${sealedBy[1]} yet`);
+  const sealedBy = apiKey !== undefined && isSealed(apiKey) ? providerOf(apiKey) ?? 'nobody' : undefined;
+  if (sealedBy === 'nobody') faults.push('XAI_API_KEY: what follows enc: is no sealed value (v1:local:…, v1:age:… or v1:vault:…); a plain key does not belong there. Seal it with "npx novix secret seal --name XAI_API_KEY"');
+  if (sealedBy === 'age' && ageIdentityFile === undefined) faults.push('XAI_API_KEY: is sealed by age, so AGE_IDENTITY_FILE has to name the identity');
+  if (sealedBy === 'vault' && text('VAULT_ADDR') === undefined) faults.push('XAI_API_KEY: is sealed by vault, so VAULT_ADDR, VAULT_TRANSIT_KEY and a login (VAULT_TOKEN, VAULT_ROLE_ID with VAULT_SECRET_ID, or VAULT_K8S_ROLE) are needed');
   for (const name of ['XAI_API_KEY', 'XAI_API_VERSION']) if (!/^[\x21-\x7e]*$/.test(text(name) ?? '')) faults.push(`${name}: goes into a header; expected visible ASCII characters without spaces`);
   const endpoint = text('XAI_API_ENDPOINT') ?? XAI_ENDPOINT_DEFAULT;
   const endpointFault = originFault(endpoint) ?? (/[?#]/.test(endpoint) ? 'expected no query and no fragment' : undefined);
@@ -180,13 +219,13 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>, i
   if (proxyUrl !== undefined && !(URL.canParse(proxyUrl) && /^https?:$/.test(new URL(proxyUrl).protocol))) faults.push('HTTPS_PROXY: expected the URL of an http or https proxy');
 
   const allowedOrigins = (text('EGRESS_ALLOW') ?? '').split(',').map((origin) => origin.trim()).filter((origin) => origin !== '');
-  if (!allowedOrigins.every((origin) => URL.canParse(origin) && /^https?:/.test(origin) && new URL(origin).origin === origin)) faults.push('EGRESS_ALLOW: expected exact origins separated by commas, such as https://grok.example:8443');
+  if (!allowedOrigins.every((origin) => parseTlsOrigin(origin)?.origin === origin || (URL.canParse(origin) && /^https?:/.test(origin) && new URL(origin).origin === origin))) faults.push('EGRESS_ALLOW: expected exact origins separated by commas, such as https://grok.example:8443 or tls://syslog.example:6514');
 
   const trustedProxies = (text('TRUSTED_PROXIES') ?? '').split(',').map((network) => network.trim()).filter((network) => network !== '');
   if (!trustedProxies.every(isNetwork)) faults.push('TRUSTED_PROXIES: expected addresses or networks separated by commas, such as 10.0.0.0/8');
 
   const env: Env = {
-    production,
+    ...secretSettings,
     http: {
       host,
       port: whole('PORT', 8080, 0, 65_535),
@@ -213,7 +252,6 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>, i
     },
     egress: { proxyUrl, noProxy: text('NO_PROXY') ?? text('no_proxy'), allowedOrigins },
     alertWebhook: parseAlertWebhook(text, faults),
-    keyFile: text('NOVIX_KEY_FILE'),
     defaults: {
       model: text('XAI_MODEL') ?? 'grok-beta',
       maxTokensCap: whole('XAI_MAX_TOKENS', 32_768, 1, 10_000_000),
@@ -222,13 +260,20 @@ export function parseEnv(source: Readonly<Record<string, string | undefined>>, i
       frequencyPenalty: number('XAI_FREQUENCY_PENALTY', -2, 2, false),
       presencePenalty: number('XAI_PRESENCE_PENALTY', -2, 2, false),
     },
+    audit: {
+      signingKeyFile: text('AUDIT_SIGNING_KEY_FILE') ?? (production ? undefined : `${text('NOVIX_DATA_DIR') ?? '.novix'}/audit-signing.pem`),
+      checkpointFile: text('AUDIT_CHECKPOINT_FILE') ?? `${text('NOVIX_DATA_DIR') ?? '.novix'}/audit-checkpoint`,
+      // Longer than any payload is kept: what was said about a text must not be gone before the text.
+      retentionDays: number('AUDIT_RETENTION_DAYS', 91, 36_500, true),
+    },
     identity: parseIdentity(text, faults),
     issuers,
     authFailuresPerMinute: whole('AUTH_FAILURES_PER_MINUTE', 600, 1, 1_000_000),
     databaseUrl,
-    dataDir: text('NOVIX_DATA_DIR') ?? '.novix',
     configDir: text('NOVIX_CONFIG_DIR'),
-    spoolDir: text('SPOOL_DIR') ?? `${text('NOVIX_DATA_DIR') ?? '.novix'}/spool`,
+    payloadRoots: { keeper: secretSettings.vault !== undefined && text('NOVIX_PAYLOAD_KEY_DIR') === undefined ? 'vault' : 'file', folder: text('NOVIX_PAYLOAD_KEY_DIR') ?? `${dataDir}/payload-keys` },
+    siemDir: text('NOVIX_SIEM_DIR') ?? `${dataDir}/siem`,
+    spoolDir: text('SPOOL_DIR') ?? `${dataDir}/spool`,
     drainDelayMs: whole('DRAIN_DELAY_MS', 5_000, 0, 600_000),
     shutdownGraceMs: whole('SHUTDOWN_GRACE_MS', 30_000, 0, 3_600_000),
     logLevel,
@@ -318,15 +363,6 @@ function isNetwork(text: string): boolean {
   const [address = '', bits, ...more] = text.split('/');
   const family = isIP(address);
   return family !== 0 && more.length === 0 && (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128)));
-}
-
-/** Why a URL may not be called, or undefined: https only, but for loopback, and no credentials in it. */
-function originFault(value: string): string | undefined {
-  if (!URL.canParse(value)) return 'expected an absolute URL';
-  const url = new URL(value);
-  if (url.username !== '' || url.password !== '') return 'credentials do not belong in the URL';
-  if (url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback(url.hostname))) return undefined;
-  return 'expected https; plain http is for loopback only';
 }
 
 function unknownNames(source: Readonly<Record<string, string | undefined>>): string[] {

@@ -7,7 +7,11 @@ import { AlertWebhook } from './alerts/alert-webhook.ts';
 import { Alerts } from './alerts/alerts.ts';
 import { Commitments } from './audit/commitments.ts';
 import { Refusals } from './audit/refusals.ts';
+import { CheckpointFile } from './audit/checkpoint-file.ts';
+import { LeafRetention } from './audit/leaf-retention.ts';
+import { LogBook } from './audit/log-book.ts';
 import { Sequencer } from './audit/sequencer.ts';
+import { openSigningKeys, type SigningKeys } from './audit/signing-keys.ts';
 import { AccessRules } from './auth/access-rules.ts';
 import { ApiKeys } from './auth/api-keys.ts';
 import { ClientCertificates, trustedProxyList } from './auth/client-certificates.ts';
@@ -42,14 +46,21 @@ import { Deployments } from './provider/deployments.ts';
 import { listModels } from './provider/model-list.ts';
 import { ProviderMetrics } from './provider/provider-metrics.ts';
 import { Shards } from './provider/shards.ts';
-import { openLocalSeal, type LocalSeal } from './secrets/local-seal.ts';
+import { ENVIRONMENT_KEY, secretsOf } from './provider/deployment-secrets.ts';
+import { OpenedSecrets } from './secrets/opened-secrets.ts';
+import { Secrets } from './secrets/secrets.ts';
+import { secretsOfSettings } from './secrets/settings-secrets.ts';
+import { SiemExporter } from './siem/exporter.ts';
+import { SiemSinks } from './siem/siem-sinks.ts';
 import type { Clock } from './shared/clock.ts';
 import { createDataSource, createPool } from './shared/database.ts';
+import { hideFromLog } from './shared/logger.ts';
 import { Notifications } from './shared/notifications.ts';
 import { runMigrations } from './shared/migrations.ts';
 import { Replica } from './shared/replica.ts';
 import { CallLimits } from './throttle/call-limits.ts';
 import { TenantDirectory } from './tenants/tenant-directory.ts';
+import { openVault, type VaultParts } from './vault/open-vault.ts';
 
 const VERIFIED_TOKENS_MAX = 50_000;
 /** How long calls that were cut at the end of the grace period may take to be recorded. */
@@ -82,11 +93,17 @@ export interface GatewayParts {
   refusals: Refusals;
   admission: Admission;
   pipeline: CompletionPipeline;
+  /** Undefined where checkpoints are not signed. */
+  signingKeys: SigningKeys | undefined;
   health: Health;
+  /** Seals and opens, whoever the provider is. */
+  secrets: Secrets;
   deployments: Deployments;
   breakers: Breakers;
   apiKeys: ApiKeys;
   prices: Prices;
+  siemSinks: SiemSinks;
+  vault: VaultParts;
   /** Undefined where callers come by plain HTTP. */
   tls: InboundTls | undefined;
   trustedProxies: BlockList;
@@ -102,6 +119,7 @@ export interface GatewayParts {
  */
 export async function openGatewayParts(settings: GatewaySettings, logger: Logger, clock: Clock): Promise<GatewayParts> {
   const { catalogue, tiers, policies, policyRevision, complexity } = checkConfigFiles(settings);
+  const { secrets, opened } = await openSecrets(settings, catalogue, clock, logger);
   const trustedProxies = trustedProxyList(settings.trustedProxies);
   const revokedCertificates = new RevokedCertificates();
   const tls = settings.tls === undefined ? undefined : new InboundTls(settings.tls, revokedCertificates, logger);
@@ -127,7 +145,11 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   tenants.onChange(() => verifiedTokens.clear());
   const refusals = new Refusals(journal, clock, logger, registry);
   refusals.open();
-  const sequencer = new Sequencer(settings.databaseUrl, logger, registry);
+  const alerts = new Alerts(pool, logger, registry);
+  alerts.start();
+  const signingKeys = settings.audit.signingKeyFile === undefined ? undefined : openSigningKeys(settings.audit.signingKeyFile, !settings.production);
+  if (signingKeys === undefined) logger.error('audit: AUDIT_SIGNING_KEY_FILE is not set: the log is kept, but no checkpoint of it is signed');
+  const sequencer = new Sequencer(settings.databaseUrl, new LogBook(signingKeys, new CheckpointFile(settings.audit.checkpointFile), alerts, clock, logger, registry), logger, registry);
   sequencer.start();
   const predictor = new Predictor();
   const costEngine = new CostEngine(catalogue, predictor, complexity);
@@ -138,14 +160,11 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   const metrics = new CallMetrics(registry, () => admission.open);
   const { provider } = settings;
   const providerMetrics = new ProviderMetrics(registry);
-  const seal = (): LocalSeal => openLocalSeal(settings);
-  const shards = new Shards(settings, seal, providerMetrics, clock, Math.random, logger, catalogue.deployments, (id, openMs) => {
+  const shards = new Shards(settings, opened, providerMetrics, clock, Math.random, logger, catalogue.deployments, (id, openMs) => {
     breakers.announce(id, openMs);
     alerts.fire({ type: 'breaker_open', tenantId: undefined, subject: id, occasion: `breaker ${id} ${new Date(clock.nowMs()).toISOString().slice(0, 16)}`, value: `open for ${Math.round(openMs / 1000)} s` });
   }, (id) => alerts.resolve('breaker_open', id));
-  const deployments = new Deployments(dataSource, catalogue, shards, seal, settings.egress, logger);
-  const alerts = new Alerts(pool, logger, registry);
-  alerts.start();
+  const deployments = new Deployments(dataSource, catalogue, shards, secrets, opened, settings.egress, logger);
   const webhook = settings.alertWebhook === undefined ? undefined : new AlertWebhook(settings.alertWebhook, settings.egress, pool, clock, Math.random, logger, registry);
   webhook?.start();
   const compaction = new UsageCompaction(pool, logger);
@@ -169,16 +188,23 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
   await prices.open(notifications);
   await breakers.open(notifications);
   await notifications.open();
+  opened.onOpen(() => void prices.refreshFromProvider()); // it could not be asked before
   const dispatcher = new Dispatcher(shards, { max: provider.retryMax, backoffMs: provider.retryBackoffMs }, providerMetrics, clock, Math.random);
-  const pipeline = new CompletionPipeline(settings, catalogue, tiers, rules, running, admission, idempotency, new CallLimits(clock), costEngine, predictor, shards, dispatcher, conversationSecret(provider.apiKey), metrics, alerts, clock, logger);
-  const health = new Health(journal, verifier, rules);
+  const vault = openVault({ settings, dataSource, tiers, furtherSteps: [new LeafRetention(dataSource, settings.audit.retentionDays, logger)], clock, random: Math.random, logger, registry });
+  const pipeline = new CompletionPipeline(settings, catalogue, tiers, rules, running, admission, idempotency, vault.storedPayloads, new CallLimits(clock), costEngine, predictor, shards, dispatcher, conversationSecret(() => opened.current(ENVIRONMENT_KEY, provider.apiKey)), metrics, alerts, clock, logger);
+  const siemSinks = new SiemSinks(dataSource, secrets, settings, alerts);
+  const siemExporter = new SiemExporter({ settings, pool, seal: secrets, alerts, clock, random: Math.random, logger, registry });
+  siemExporter.start();
+  const health = new Health(journal, verifier, rules, shards);
 
   return {
-    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, rules, tenants, verifier, verifiedTokens, refusals, admission, pipeline, health, deployments, breakers, apiKeys, prices, tls, trustedProxies, clientCertificates,
+    settings, logger, clock, registry, pool, dataSource, catalogue, tiers, rules, tenants, verifier, verifiedTokens, refusals, admission, pipeline, signingKeys, health, secrets, deployments, breakers, apiKeys, prices, siemSinks, vault, tls, trustedProxies, clientCertificates,
     close: async () => {
       await waitUntil(() => admission.open === 0, LAST_OUTCOMES_MS);
       await sweeper.stop();
       await refusals.close();
+      await siemExporter.close();
+      await vault.close();
       await notifications.close();
       tls?.close();
       prices.close();
@@ -186,6 +212,8 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
       await webhook?.close();
       await compaction.close();
       deployments.close();
+      opened.close();
+      await secrets.close();
       rules.close();
       breakers.close();
       await shards.close();
@@ -198,6 +226,31 @@ export async function openGatewayParts(settings: GatewaySettings, logger: Logger
       await pool.end();
     },
   };
+}
+
+/**
+ * Opens what calls need. What cannot be opened now, since Vault is away, is opened later; what never will stops the start.
+ *
+ * @throws {Error} with one line, without the value
+ */
+async function openSecrets(settings: GatewaySettings, catalogue: Catalogue, clock: Clock, logger: Logger): Promise<{ secrets: Secrets; opened: OpenedSecrets }> {
+  for (const value of secretsOfSettings(settings)) hideFromLog(value, true);
+  const secrets = new Secrets(settings, { clock, random: Math.random, onSecret: hideFromLog, onNotice: (text) => logger.warn(text) });
+  const environmentKey = { name: ENVIRONMENT_KEY, value: settings.provider.apiKey };
+  const opened = new OpenedSecrets(secrets, [environmentKey], Math.random, logger);
+  try {
+    await opened.need(catalogue.deployments.flatMap(secretsOf));
+    const keep = (key: string | undefined): void => {
+      if (key !== undefined) hideFromLog(key, true);
+    };
+    keep(opened.read(environmentKey.name, environmentKey.value));
+    opened.onOpen(() => keep(opened.current(environmentKey.name, environmentKey.value)));
+  } catch (error) {
+    opened.close();
+    await secrets.close();
+    throw error;
+  }
+  return { secrets, opened };
 }
 
 export async function waitUntil(condition: () => boolean, timeoutMs: number): Promise<boolean> {

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LocalSeal } from '../src/secrets/local-seal.ts';
 import { PACKAGE_ROOT } from '../src/shared/config-files.ts';
+import { FakeVault, TRANSIT_KEY } from './secrets/fake-vault.ts';
 
 // `novix secret seal|open` as it is built (`npm run build`), in processes of its own. Every value is a canary.
 
@@ -153,6 +154,74 @@ describe('novix secret', () => {
     const production = { NODE_ENV: 'production', NOVIX_KEY_FILE: '', NOVIX_DATA_DIR: data, DATABASE_URL: 'postgresql://127.0.0.1:1/x', XAI_API_KEY: 'k', AUTH_ISSUER: 'https://i.example', AUTH_AUDIENCE: 'a', AUTH_JWKS_URI: 'https://i.example/jwks' };
     expect(refusalOf(await secret(['seal', '--name', NAME], VALUE, production))).toMatch(/NOVIX_KEY_FILE: required in production/);
     expect(existsSync(data)).toBe(false);
+  });
+});
+
+describe('novix secret with age', () => {
+  it('makes an identity, seals with it and opens again; where it is set, it needs no naming', async () => {
+    const file = join(folder, 'identity');
+    const made = await secret(['age-identity', '--out', file], '');
+    expect(made).toMatchObject({ code: 0, stderr: '' });
+    expect(made.stdout).toMatch(/\nage1pq1[0-9a-z]+\n$/);
+    expect((await stat(file)).mode & 0o777).toBe(0o600);
+    expect(made.stdout).not.toContain((await readFile(file, 'utf8')).split('\n')[1]!.slice(20));
+    const age = { AGE_IDENTITY_FILE: file };
+    for (const args of [['--provider', 'age'], []]) {
+      const { code, stdout, stderr } = await secret(['seal', '--name', NAME, ...args], VALUE, age);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      expect(stdout).toMatch(/^v1:age:[\w-]+\n$/);
+      expect(await secret(['open', '--name', NAME], stdout, age)).toEqual({ code: 0, stdout: `${VALUE}\n`, stderr: '' });
+      expect(refusalOf(await secret(['open', '--name', 'XAI_API_KEY'], stdout, age))).toMatch(/XAI_API_KEY: cannot be opened/);
+      expect(refusalOf(await secret(['open', '--name', NAME], stdout))).toMatch(/cannot be opened: AGE_IDENTITY_FILE is not set/);
+    }
+  });
+
+  it('writes over no identity, and says where it cannot write', async () => {
+    const file = join(folder, 'kept');
+    await writeFile(file, 'kept');
+    expect(refusalOf(await secret(['age-identity', '--out', file], ''))).toMatch(/is there already, and is not overwritten/);
+    expect(await readFile(file, 'utf8')).toBe('kept');
+    expect(refusalOf(await secret(['age-identity', '--out', join(folder, 'no/such/folder')], ''))).toMatch(/cannot be written/);
+  });
+});
+
+describe('novix secret with Vault', () => {
+  let vault: FakeVault;
+  let settings: Record<string, string>;
+  beforeAll(async () => {
+    vault = await FakeVault.start();
+    vault.addToken('hvs.command-canary');
+    settings = { VAULT_ADDR: vault.url, VAULT_TRANSIT_KEY: TRANSIT_KEY, VAULT_TOKEN: 'hvs.command-canary' };
+  });
+  afterAll(() => vault.close());
+
+  it('seals and opens, and ends at once; where it is set, it needs no naming', async () => {
+    for (const args of [['--provider', 'vault'], []]) {
+      const { code, stdout, stderr } = await secret(['seal', '--name', NAME, ...args], VALUE, settings);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      expect(stdout).toMatch(/^v1:vault:[\w-]+\n$/);
+      expect(await secret(['open', '--name', NAME], stdout, settings)).toEqual({ code: 0, stdout: `${VALUE}\n`, stderr: '' });
+      expect(refusalOf(await secret(['open', '--name', 'XAI_API_KEY'], stdout, settings))).toMatch(/XAI_API_KEY: cannot be opened/);
+    }
+  });
+
+  it('opens what others sealed, though the default is another', async () => {
+    expect((await secret(['open', '--name', NAME], await sealed(), settings)).stdout).toBe(`${VALUE}\n`);
+  });
+
+  it('seals before the setting that is to hold the key is any good', async () => {
+    expect(await secret(['seal', '--name', 'XAI_API_KEY'], VALUE, { ...settings, XAI_API_KEY: 'enc:', XAI_API_ENDPOINT: 'https://api.x.ai/v1' })).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  it('says in one line that Vault is sealed, that the token is not accepted, that settings are missing', async () => {
+    vault.sealed = true;
+    expect(refusalOf(await secret(['seal', '--name', NAME], VALUE, settings))).toMatch(/cannot be sealed now: Vault is sealed/);
+    vault.sealed = false;
+    const refused = refusalOf(await secret(['seal', '--name', NAME], VALUE, { ...settings, VAULT_TOKEN: 'hvs.wrong-canary' }));
+    expect(refused).toMatch(/does not accept VAULT_TOKEN/);
+    expect(refused).not.toContain('hvs.wrong-canary');
+    expect(refusalOf(await secret(['seal', '--name', NAME, '--provider', 'vault'], VALUE))).toMatch(/cannot be sealed: VAULT_ADDR is not set/);
+    expect(refusalOf(await secret(['seal', '--name', NAME], VALUE, { ...settings, VAULT_TRANSIT_KEY: '' }))).toMatch(/VAULT_TRANSIT_KEY: missing/);
   });
 });
 

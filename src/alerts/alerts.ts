@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { Counter, type Registry } from 'prom-client';
 import { uuid } from '../shared/uuid.ts';
 
-export const ALERT_TYPES = ['budget_threshold', 'price_drift', 'price_changed', 'breaker_open', 'hold_overrun', 'provider_credentials'] as const;
+export const ALERT_TYPES = ['budget_threshold', 'price_drift', 'price_changed', 'breaker_open', 'hold_overrun', 'provider_credentials', 'audit_contradicted', 'siem_lag', 'siem_parked'] as const;
 export type AlertType = (typeof ALERT_TYPES)[number];
 
 /** Something that people should know. */
@@ -23,7 +23,7 @@ const QUEUE_MAX = 1_000;
 /** Occasions of which this replica has told already are not written again with every call: so many of them are kept in mind. */
 const TOLD_MAX = 1_000;
 /** What goes on is told again each hour. */
-const OVER_AFTER_AN_HOUR: readonly AlertType[] = ['price_drift', 'hold_overrun', 'provider_credentials'];
+const OVER_AFTER_AN_HOUR: readonly AlertType[] = ['price_drift', 'hold_overrun', 'provider_credentials', 'siem_parked'];
 /** An event; and a breaker whose replica died, so that nobody saw it close. */
 const OVER_AFTER_A_DAY: readonly AlertType[] = ['price_changed', 'breaker_open'];
 

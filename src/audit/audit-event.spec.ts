@@ -24,6 +24,13 @@ describe('auditEventText', () => {
     expect(event({ activity })).toMatchObject({ activity_id: id, type_uid: 600_300 + id });
   });
 
+  it('is an Authentication where somebody proved who they are, or failed to', () => {
+    expect(event({ authentication: 'oauth2', phase: 'change' })).toMatchObject({
+      class_uid: 3002, category_uid: 3, activity_id: 1, type_uid: 300_201, status_id: 1, auth_protocol_id: 6, is_remote: true, user: { uid: 'dev@acme.example' }, service: { name: 'Novix Gateway' }, actor: { user: { uid: 'dev@acme.example' } },
+    });
+    expect(event({ authentication: 'unknown', phase: 'refusal', errorCode: 'invalid_token', httpStatus: 401, actor: actorOf(undefined) })).toMatchObject({ type_uid: 300_201, status_id: 2, auth_protocol_id: 0, user: { uid: 'unknown', type_id: 0 } });
+  });
+
   it('tells failure from success, and an intent from both', () => {
     expect(event({ errorCode: 'policy_denied', httpStatus: 403, phase: 'refusal' })).toMatchObject({ status_id: 2, severity_id: 2, status_code: 'policy_denied', api: { response: { code: 403, error: 'policy_denied' } }, unmapped: { novix: { phase: 'refusal' } } });
     const intent = event({ phase: 'intent', httpStatus: undefined });
@@ -68,8 +75,12 @@ describe('auditEventText', () => {
 describe('leafEntry', () => {
   it('carries the event to the byte', () => {
     const text = auditEventText(FACTS);
-    const entry = leafEntry(FACTS.id, text);
-    expect(JSON.parse(entry)).toEqual({ id: FACTS.id, b: JSON.parse(text) });
+    const entry = leafEntry(FACTS.id, { tenant: 'acme', requestId: '01890000-0000-7000-8000-0000000000aa' }, text);
+    expect(JSON.parse(entry)).toEqual({ id: FACTS.id, t: 'acme', r: '01890000-0000-7000-8000-0000000000aa', b: JSON.parse(text) });
     expect(entry.slice(entry.indexOf('"b":') + 4, -1)).toBe(text);
+  });
+
+  it('leaves out what it cannot be found by', () => {
+    expect(JSON.parse(leafEntry(FACTS.id, { tenant: undefined, requestId: 'none' }, '{}'))).toEqual({ id: FACTS.id, b: {} });
   });
 });

@@ -37,6 +37,8 @@ export interface AuditEventFacts {
   /** Public error code, or undefined where all went well. */
   errorCode: string | undefined;
   activity: 'create' | 'read' | 'update' | 'delete';
+  /** Of an Authentication event, by what somebody proved who they are; any other event is an API Activity. */
+  authentication?: 'oauth2' | 'api_key' | 'unknown';
   /** What only this gateway knows; goes to `unmapped.novix`. */
   details: Record<string, unknown>;
 }
@@ -44,27 +46,28 @@ export interface AuditEventFacts {
 const ACTIVITIES = { create: 1, read: 2, update: 3, delete: 4 } as const;
 const PRODUCT = { name: 'Novix Gateway', vendor_name: 'Novix', version: '0.1.0' };
 
+/** Names and numbers of `auth_protocol_id`. */
+const PROTOCOLS = { oauth2: { auth_protocol_id: 6, auth_protocol: 'OAUTH 2.0' }, api_key: { auth_protocol_id: 99, auth_protocol: 'API key' }, unknown: { auth_protocol_id: 0 } } as const;
+
 /**
- * The exact text of an audit leaf: an OCSF 1.8 API Activity event (class 6003). Amounts are decimal strings of ticks.
+ * The exact text of an audit leaf: an OCSF 1.8 event, of the class API Activity (6003), or Authentication (3002) where somebody proved who they are, or
+ * failed to. Amounts are decimal strings of ticks.
  *
- * @see https://schema.ocsf.io/1.8.0/classes/api_activity
+ * @see https://schema.ocsf.io/1.8.0/classes/api_activity, https://schema.ocsf.io/1.8.0/classes/authentication
  */
 export function auditEventText(facts: AuditEventFacts): string {
-  const activityId = ACTIVITIES[facts.activity];
   const failed = facts.errorCode !== undefined;
   const { actor } = facts;
+  const user = { uid: actor.subject ?? 'unknown', type_id: actor.subject === undefined ? 0 : 1 };
   return recordable({
-    class_uid: 6003,
-    category_uid: 6,
-    activity_id: activityId,
-    type_uid: 600_300 + activityId,
+    ...classOf(facts, user),
     time: facts.timeMs,
     severity_id: failed ? 2 : 1,
     status_id: facts.httpStatus === undefined ? 0 : failed ? 2 : 1,
     status_code: facts.errorCode,
     metadata: { version: '1.8.0', product: PRODUCT, uid: facts.id, correlation_uid: facts.requestId, tenant_uid: actor.tenant },
     actor: {
-      user: { uid: actor.subject ?? 'unknown', type_id: actor.subject === undefined ? 0 : 1 },
+      user,
       session: actor.tokenId === undefined ? undefined : { uid: actor.tokenId, issuer: actor.issuer },
       app_uid: actor.clientId,
     },
@@ -76,6 +79,13 @@ export function auditEventText(facts: AuditEventFacts): string {
     src_endpoint: { ip: facts.ip },
     unmapped: { novix: { ...facts.details, phase: facts.phase } },
   });
+}
+
+function classOf({ activity, authentication }: AuditEventFacts, user: object): object {
+  if (authentication !== undefined) {
+    return { class_uid: 3002, category_uid: 3, activity_id: 1, type_uid: 300_201, ...PROTOCOLS[authentication], is_remote: true, user, service: { name: PRODUCT.name } };
+  }
+  return { class_uid: 6003, category_uid: 6, activity_id: ACTIVITIES[activity], type_uid: 600_300 + ACTIVITIES[activity] };
 }
 
 /** Whatever a caller sent, it must not be able to keep its own record out: PostgreSQL takes neither NUL nor half a character. */
@@ -92,10 +102,16 @@ export function actorOf(principal: Principal | undefined): AuditActor {
   };
 }
 
+const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
 /**
  * A leaf as an entry of `audit_append`. The event stands in it as it is: PostgreSQL's `json` keeps the text of a value to the byte, so that
  * nothing has to be escaped and unescaped on the way to being hashed.
+ *
+ * @param about whom and which request it is about, by which it is found
  */
-export function leafEntry(id: string, text: string): string {
-  return `{"id":"${id}","b":${text}}`;
+export function leafEntry(id: string, about: { tenant: string | undefined; requestId: string }, text: string): string {
+  const tenant = about.tenant === undefined ? '' : `"t":${JSON.stringify(about.tenant)},`;
+  const request = UUID.test(about.requestId) ? `"r":"${about.requestId}",` : '';
+  return `{"id":"${id}",${tenant}${request}"b":${text}}`;
 }

@@ -15,7 +15,7 @@ export interface ChangeOrigin {
 export interface ConfigurationChange {
   origin: ChangeOrigin;
   timeMs: number;
-  activity: 'create' | 'update' | 'delete';
+  activity: 'create' | 'read' | 'update' | 'delete';
   /** What was changed, and how it looked before and after. */
   object: { type: string; id: string };
   before: unknown;
@@ -30,5 +30,5 @@ export function originOf(request: FastifyRequest): ChangeOrigin {
 export async function recordChange(manager: EntityManager, { origin, timeMs, activity, object, before, after }: ConfigurationChange): Promise<void> {
   const id = uuid();
   const text = auditEventText({ ...origin, id, timeMs, activity, phase: 'change', httpStatus: activity === 'create' ? 201 : 200, errorCode: undefined, details: { object, before, after } });
-  await manager.query("SELECT audit_append('{0}', $1::json)", [`[{"i":0,${leafEntry(id, text).slice(1)}]`]);
+  await manager.query("SELECT audit_append('{0}', $1::json)", [`[{"i":0,${leafEntry(id, { tenant: origin.actor.tenant, requestId: origin.requestId }, text).slice(1)}]`]);
 }

@@ -22,8 +22,11 @@ interface Aggregate {
   lastMs: number;
 }
 
+/** What sign-ins are counted under, once there are too many to record each. */
+const SIGN_IN = 'sign_in';
+
 /**
- * Records refused requests, in a lane of its own. Each is an event while its source behaves; a flood is counted per source and reason, and recorded
+ * Records refused requests and sign-ins, in a lane of its own. Each is an event while its source behaves; a flood is counted per source and reason, and recorded
  * as one event a second, so that an attacker can fill neither the journal's queue nor the log.
  */
 export class Refusals {
@@ -48,16 +51,17 @@ export class Refusals {
   }
 
   /** Never rejects and never waits: a refusal is answered at once, whatever becomes of its record. */
-  record(facts: AuditEventFacts & { errorCode: string }): void {
+  record(facts: AuditEventFacts): void {
+    const reason = facts.errorCode ?? SIGN_IN;
     const source = facts.actor.tenant ?? facts.ip;
     const { allowed } = this.#limiter.hit(source, INDIVIDUAL.perMinute, INDIVIDUAL.burst, this.clock.monotonicMs());
     if (!allowed) {
-      this.#count(source, facts);
+      this.#count(source, reason, facts.timeMs);
       return;
     }
-    this.journal.commit({ id: facts.id, lane: 'refusal', entries: { audit_append: leafEntry(facts.id, auditEventText(facts)) } }).then(
-      () => this.#recorded.inc({ code: facts.errorCode, recorded: 'event' }),
-      () => this.#count(source, facts), // the journal is full or gone: it is counted, and recorded when it is back
+    this.journal.commit({ id: facts.id, lane: 'refusal', entries: { audit_append: leafEntry(facts.id, { tenant: facts.actor.tenant, requestId: facts.requestId }, auditEventText(facts)) } }).then(
+      () => this.#recorded.inc({ code: reason, recorded: 'event' }),
+      () => this.#count(source, reason, facts.timeMs), // the journal is full or gone: it is counted, and recorded when it is back
     );
   }
 
@@ -72,7 +76,7 @@ export class Refusals {
     if (this.#aggregates.size > 0) this.logger.warn({ refusals: [...this.#aggregates.values()] }, 'refusals: counted, but the database could not be told');
   }
 
-  #count(source: string, { errorCode, timeMs }: { errorCode: string; timeMs: number }): void {
+  #count(source: string, errorCode: string, timeMs: number): void {
     this.#recorded.inc({ code: errorCode, recorded: 'aggregate' });
     let key = `${errorCode} ${source}`;
     if (!this.#aggregates.has(key) && this.#aggregates.size >= AGGREGATES_MAX) key = `${errorCode} ${OTHER_SOURCES}`;
@@ -93,13 +97,15 @@ export class Refusals {
 
   async #write(aggregate: Aggregate): Promise<void> {
     const id = uuid();
+    const signIns = aggregate.errorCode === SIGN_IN;
     const text = auditEventText({
-      id, phase: 'refusal', timeMs: aggregate.lastMs, requestId: id, operation: 'aggregate', ip: aggregate.source, httpStatus: undefined, errorCode: aggregate.errorCode,
+      id, phase: signIns ? 'change' : 'refusal', timeMs: aggregate.lastMs, requestId: id, operation: 'aggregate', ip: aggregate.source, httpStatus: signIns ? 200 : undefined, errorCode: signIns ? undefined : aggregate.errorCode,
+      ...(signIns || aggregate.errorCode === 'invalid_token' ? { authentication: 'unknown' } : {}),
       activity: 'create', actor: { tenant: undefined, subject: undefined, tokenId: undefined, issuer: undefined, clientId: undefined },
       details: { aggregate: { source: aggregate.source, count: aggregate.count, first: aggregate.firstMs, last: aggregate.lastMs } },
     });
     try {
-      await this.journal.commit({ id, lane: 'refusal', entries: { audit_append: leafEntry(id, text) } });
+      await this.journal.commit({ id, lane: 'refusal', entries: { audit_append: leafEntry(id, { tenant: undefined, requestId: id }, text) } });
     } catch (error) {
       this.logger.debug({ err: error }, 'refusals: aggregate not recorded yet');
       this.#restore(aggregate);

@@ -1,16 +1,19 @@
 import { Client } from 'pg';
 import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
+import { LogBook } from './log-book.ts';
 
 /** Any number that only we use: who holds it in PostgreSQL is the leader. */
 const LEADER_LOCK = 7_204_115_002;
 const PAUSE_MS = 200;
 const ELECTION_MS = 1_000;
 const LEAVES_PER_TURN = 4_096;
+/** While leaves come faster than turns, a checkpoint is signed this often. */
+const CHECKPOINT_MS = 1_000;
 
 /**
- * Gives committed leaves their place in the log. Of all replicas one leads, by an advisory lock on a connection of its own; when it dies,
- * PostgreSQL frees the lock, and another takes over. Nothing on the request path waits for this.
+ * Gives committed leaves their place in the log, grows the tree over them, and has it signed. Of all replicas one leads, by an advisory lock on a
+ * connection of its own; when it dies, PostgreSQL frees the lock, and another takes over. Nothing on the request path waits for this.
  */
 export class Sequencer {
   #client: Client | undefined;
@@ -18,9 +21,11 @@ export class Sequencer {
   #stopping = false;
   #running: Promise<void> | undefined;
   #wake: (() => void) | undefined;
+  #signedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly databaseUrl: string,
+    private readonly book: LogBook,
     private readonly logger: Logger,
     registry: Registry,
   ) {
@@ -49,7 +54,7 @@ export class Sequencer {
       try {
         if (!this.#leading) this.#leading = await this.#lead();
         // A turn that moved a full load is followed by the next at once.
-        const moved = this.#leading ? await this.#sequence() : 0;
+        const moved = this.#leading ? await this.#turn() : await this.#follow();
         if (moved < LEAVES_PER_TURN) await this.#pause(this.#leading ? PAUSE_MS : ELECTION_MS);
       } catch (error) {
         this.#leading = false;
@@ -57,7 +62,7 @@ export class Sequencer {
         await this.#pause(ELECTION_MS);
       }
     }
-    if (this.#leading) await this.#sequence().catch((error: unknown) => this.logger.warn({ err: error }, 'audit: last leaves are left to another replica'));
+    if (this.#leading) await this.#turn(true).catch((error: unknown) => this.logger.warn({ err: error }, 'audit: last leaves are left to another replica'));
   }
 
   async #lead(): Promise<boolean> {
@@ -69,13 +74,27 @@ export class Sequencer {
       this.#client = client;
     }
     const answer = await this.#client.query<{ leads: boolean }>('SELECT pg_try_advisory_lock($1) AS leads', [LEADER_LOCK]);
-    return answer.rows[0]!.leads;
+    const { leads } = answer.rows[0]!;
+    if (leads) await this.book.open(this.#client);
+    return leads;
   }
 
-  async #sequence(): Promise<number> {
+  /** What is sequenced is committed before it is signed, so that no checkpoint says what the database could still forget. */
+  async #turn(last = false): Promise<number> {
     if (!this.#client) throw new Error('the leader’s connection is gone');
     const answer = await this.#client.query<{ moved: number }>('SELECT audit_sequence($1) AS moved', [LEAVES_PER_TURN]);
-    return answer.rows[0]!.moved;
+    const { moved } = answer.rows[0]!;
+    const size = await this.book.grow(this.#client);
+    if (size > this.book.signedSize && (last || moved < LEAVES_PER_TURN || performance.now() - this.#signedAtMs >= CHECKPOINT_MS)) {
+      await this.book.sign(this.#client);
+      this.#signedAtMs = performance.now();
+    }
+    return moved;
+  }
+
+  async #follow(): Promise<number> {
+    if (this.#client) await this.book.follow(this.#client);
+    return 0;
   }
 
   #lost(client: Client): void {

@@ -68,7 +68,7 @@ export class ApiKeys {
     if (!tenant) throw invalidToken({ reason: 'unknown tenant', tenant: entity.tenantId });
     this.#noteUse(entity);
     return {
-      tenantId: tenant.id, tier: tenant.tier, dataClass: tenant.dataClass, cost: costSettingsOf(tenant), subject: entity.subject, roles: entity.roles.filter((role) => role !== 'platform-admin' || tenant.id === 'platform'),
+      tenantId: tenant.id, tier: tenant.tier, dataClass: tenant.dataClass, cost: costSettingsOf(tenant), payloadStorage: tenant.payloadStorage, subject: entity.subject, roles: entity.roles.filter((role) => role !== 'platform-admin' || tenant.id === 'platform'),
       attributes: entity.attributes, clientId: undefined, issuer: ISSUER, tokenId: entity.id, expiresAtMs: Math.min(endsAtMs, nowMs + REMEMBERED_MS), mtls: false, mustBeBound: tenant.boundTokens,
       keyId: entity.id, keyEndsAtMs: endsAtMs, models: entity.models ?? undefined,
     };

@@ -20,6 +20,7 @@ import { JwtStrategy } from './jwt.strategy.ts';
 import type { ClientCertificate, Principal } from './principal.ts';
 import { roleDenied } from './role-denied.ts';
 import { ROUTE_ACCESS, type RouteAccess } from './route-access.ts';
+import { SignIns } from './sign-ins.ts';
 import { VerifiedTokens } from './verified-tokens.ts';
 
 /** Addresses whose failures are counted at once. */
@@ -38,6 +39,7 @@ export class AuthGuard extends PassportAuthGuard() {
     @Inject(AccessRules) private readonly rules: AccessRules,
     @Inject(ClientCertificates) private readonly certificates: ClientCertificates,
     @Inject(TIERS) private readonly tiers: Tiers,
+    @Inject(SignIns) private readonly signIns: SignIns,
     @Inject(CLOCK) private readonly clock: Clock,
     @Inject(ENV) private readonly env: Env,
     @Inject(JwtStrategy) strategy: JwtStrategy,
@@ -60,6 +62,7 @@ export class AuthGuard extends PassportAuthGuard() {
       if (this.rules.isRevoked(principal)) throw invalidToken({ reason: 'revoked', tokenId: principal.tokenId });
       this.#assertBinding(principal, certificate);
       request.principal = principal;
+      this.signIns.see(principal, request);
     } catch (error) {
       throw error instanceof GatewayError && error.code === 'invalid_token' ? this.#afterFailure(clientIp(request), error) : error;
     }

@@ -13,6 +13,8 @@ export interface Principal {
   dataClass: DataClass;
   /** How its tenant's money is to be spent. */
   cost: CostSettings;
+  /** What of its calls is stored, sealed; undefined for nothing. */
+  payloadStorage?: Tenant['payloadStorage'] | undefined;
   subject: string;
   roles: readonly string[];
   attributes: PrincipalAttributes;

@@ -3,7 +3,7 @@ import type { Tenant } from '../tenants/tenant.ts';
 import { readClaims, toPrincipal, type TokenClaims } from './token-claims.ts';
 
 const CLAIMS: TokenClaims = { iss: 'https://idp.example', sub: 'dev@acme.example', jti: 'j-1', tenant: 'acme', iat: 1_796_000_000, exp: 1_796_000_600 };
-const tenant = (id: string): Tenant => ({ id, name: id, tier: 'enterprise', dataClass: 'internal', boundTokens: false, costMode: 'off', targetQuality: 0.5, requestCeilingTicks: null, holds: 'bounded', createdAt: new Date(0), updatedAt: new Date(0) });
+const tenant = (id: string): Tenant => ({ id, name: id, tier: 'enterprise', dataClass: 'internal', boundTokens: false, costMode: 'off', targetQuality: 0.5, requestCeilingTicks: null, holds: 'bounded', payloadStorage: 'off', createdAt: new Date(0), updatedAt: new Date(0) });
 
 describe('readClaims', () => {
   it('takes the required claims alone, and further ones of any kind', () => {
@@ -34,7 +34,7 @@ describe('readClaims', () => {
 describe('toPrincipal', () => {
   it('takes identity from the token, and tier from the tenant', () => {
     expect(toPrincipal({ ...CLAIMS, roles: ['developer'], attrs: { department: 'bi' }, client_id: 'app' }, tenant('acme'))).toEqual({
-      tenantId: 'acme', tier: 'enterprise', dataClass: 'internal', cost: { mode: 'off', targetQuality: 0.5, ceilingTicks: undefined, holds: 'bounded' }, subject: 'dev@acme.example', roles: ['developer'], attributes: { department: 'bi' }, clientId: 'app', issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1_796_000_600_000, mtls: false, boundTo: undefined, mustBeBound: false,
+      tenantId: 'acme', tier: 'enterprise', dataClass: 'internal', cost: { mode: 'off', targetQuality: 0.5, ceilingTicks: undefined, holds: 'bounded' }, payloadStorage: 'off', subject: 'dev@acme.example', roles: ['developer'], attributes: { department: 'bi' }, clientId: 'app', issuer: 'https://idp.example', tokenId: 'j-1', expiresAtMs: 1_796_000_600_000, mtls: false, boundTo: undefined, mustBeBound: false,
     });
   });
 

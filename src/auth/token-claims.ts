@@ -38,6 +38,7 @@ export function toPrincipal(claims: TokenClaims, tenant: Tenant): Principal {
     tier: tenant.tier,
     dataClass: tenant.dataClass,
     cost: costSettingsOf(tenant),
+    payloadStorage: tenant.payloadStorage,
     subject: claims.sub,
     roles,
     attributes: claims.attrs ?? {},

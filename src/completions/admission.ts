@@ -16,7 +16,7 @@ import type { Caller } from './caller.ts';
 import type { Choice } from './cost-engine.ts';
 import { running, type Idempotency, type IdempotencyClaim } from './idempotency.ts';
 import { storedEntry } from './stored-responses.ts';
-import { intentText, outcomeText, type CallEnd, type CallIdentity, type LostAttempt } from './call-record.ts';
+import { aboutCall, intentText, outcomeText, type CallEnd, type CallIdentity, type LostAttempt } from './call-record.ts';
 
 /** A hold outlives the longest call by this much, before its own process takes it for forgotten. */
 const EXPIRY_MARGIN_MS = 60_000;
@@ -81,7 +81,7 @@ export class Admission {
       this.#open -= 1;
     });
     const verdict = await this.journal.commit({
-      id: leafId, lane: 'admission', entries: { ledger_apply: holdEntry(hold), audit_append: leafEntry(leafId, text), ...(request.claim && this.idempotency.claimEntries(request.claim, request.requestId, nowMs)) },
+      id: leafId, lane: 'admission', entries: { ledger_apply: holdEntry(hold), audit_append: leafEntry(leafId, aboutCall(identity), text), ...(request.claim && this.idempotency.claimEntries(request.claim, request.requestId, nowMs)) },
       onCommittedAfterGivingUp: () => {
         this.#open += 1;
         call.settle(neverSent()).catch((error: unknown) => this.logger.fatal({ err: error, requestId: request.requestId }, 'a hold could not be released; the sweeper will charge it'));
@@ -100,7 +100,7 @@ export class Admission {
       id, phase: 'outcome', timeMs: this.clock.nowMs(), requestId, actor: actorOf(principal), operation, ip, httpStatus: status, errorCode: undefined, activity: 'read',
       details: { outcome: 'replayed', replay_of: firstRequestId, decision: { id: decision.record.id, revision: decision.record.revision } },
     });
-    await this.journal.commit({ id, lane: 'admission', entries: { audit_append: leafEntry(id, text) } });
+    await this.journal.commit({ id, lane: 'admission', entries: { audit_append: leafEntry(id, { tenant: principal.tenantId, requestId }, text) } });
   }
 
   async #committer(tenantId: string, requestId: string, nowMs: number): Promise<RequestCommitter> {
@@ -175,7 +175,7 @@ export class AdmittedCall {
         id: leafId, lane: 'outcome',
         entries: {
           ledger_apply: this.#settlement(end.outcome === 'never_sent' ? 'release' : 'settle', end),
-          audit_append: leafEntry(leafId, outcomeText(leafId, 'outcome', this.identity, end, nowMs, this.lostAttempts)),
+          audit_append: leafEntry(leafId, aboutCall(this.identity), outcomeText(leafId, 'outcome', this.identity, end, nowMs, this.lostAttempts)),
           ...stored, ...finished,
         },
         otherwise: this.#correction(leafId, end, nowMs),
@@ -204,7 +204,7 @@ export class AdmittedCall {
   #correction(leafId: string, end: CallEnd, nowMs: number): NonNullable<Operation['otherwise']> {
     return {
       verdict: LEDGER_VERDICT.late,
-      entries: () => ({ ledger_apply: this.#settlement('correct', end), audit_append: leafEntry(leafId, outcomeText(leafId, 'change', this.identity, end, nowMs, this.lostAttempts)) }),
+      entries: () => ({ ledger_apply: this.#settlement('correct', end), audit_append: leafEntry(leafId, aboutCall(this.identity), outcomeText(leafId, 'change', this.identity, end, nowMs, this.lostAttempts)) }),
     };
   }
 

@@ -7,6 +7,7 @@ import type { Candidate, Plan } from '../cost/plan.ts';
 import type { DecisionRecord } from '../shared/gateway-error.ts';
 import type { AccessDecision } from './access.ts';
 import type { Choice } from './cost-engine.ts';
+import type { PayloadRecord } from './stored-payload.ts';
 import type { StoredChange } from './stored-responses.ts';
 
 /** How an admitted call ended. */
@@ -23,6 +24,11 @@ export interface CallIdentity {
   context: HoldContext;
 }
 
+/** By which the records of a call are found. */
+export function aboutCall({ actor, requestId }: CallIdentity): { tenant: string | undefined; requestId: string } {
+  return { tenant: actor.tenant, requestId };
+}
+
 /** One attempt at the provider, for the record. */
 export interface Attempt {
   deployment: string;
@@ -31,6 +37,8 @@ export interface Attempt {
   status: number | undefined;
   errorCode: string | undefined;
   firstByteMs: number | undefined;
+  /** Key exchange group of the connection; undefined without TLS. */
+  tlsGroup: string | undefined;
 }
 
 /** An attempt that may have been billed without anyone ever knowing, charged by its whole hold. */
@@ -49,6 +57,8 @@ export interface CallEnd {
   answerCommitment: Commitment | undefined;
   /** What it changes of what the provider keeps. */
   stored?: StoredChange | undefined;
+  /** What of its text the tenant has stored here. */
+  payload?: PayloadRecord | undefined;
   /** The decision that ended it under way. */
   cutBy?: DecisionRecord | undefined;
   /** What a repeat under the same idempotency key is answered with: an error that came after the first byte has a status of its own here. */
@@ -110,6 +120,7 @@ export function outcomeText(id: string, phase: 'outcome' | 'change', call: CallI
       duration_ms: Math.max(0, Math.round(nowMs - call.startedAtMs)),
       answer_commitment: end.answerCommitment,
       stored_response: end.stored && { change: end.stored.kind, id: end.stored.id },
+      payload: end.payload,
     },
   });
 }

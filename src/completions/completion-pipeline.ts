@@ -33,6 +33,7 @@ import { KeptAnswer } from './kept-answer.ts';
 import { CallerGone, type Dispatched, type Dispatcher } from './dispatch.ts';
 import type { RequestedCall } from './requested-call.ts';
 import type { RunningCalls } from './running-calls.ts';
+import { storesPayloads, type StoredPayload, type StoredPayloads } from './stored-payload.ts';
 
 const FIRST_BYTE_TIMEOUT_MS = 120_000;
 
@@ -46,6 +47,7 @@ const FIRST_BYTE_TIMEOUT_MS = 120_000;
  *   5 authorize      `access.ts`                           policy over the resolved request (pure)         403
  *   6 cache          `idempotency.ts`                      a repeat gets the first answer                  409
  *   7 admit          `admission.ts`                        intent and hold, one commit                     402 503
+ *                    `stored-payload.ts`                   the prompt, for tenants that want it stored         503
  *   8 dispatch       `dispatch.ts`                         shard, breaker, attempts; bytes pass through    429 502 503 504
  *   9 settle         `admission.ts`                        outcome and charge, one commit; then the end of the answer
  *
@@ -61,12 +63,13 @@ export class CompletionPipeline {
     private readonly running: RunningCalls,
     private readonly admission: Admission,
     private readonly idempotency: Idempotency,
+    private readonly storedPayloads: StoredPayloads,
     private readonly callLimits: CallLimits,
     private readonly costEngine: CostEngine,
     private readonly predictor: Predictor,
     private readonly shards: Shards,
     private readonly dispatcher: Dispatcher,
-    private readonly conversationSecret: Buffer,
+    private readonly conversationSecret: () => Buffer | undefined,
     private readonly metrics: CallMetrics,
     private readonly alerts: Pick<Alerts, 'fire'>,
     private readonly clock: Clock,
@@ -82,7 +85,7 @@ export class CompletionPipeline {
     const claim = this.idempotency.claimOf(caller.headers, principal.tenantId, caller.operation, requested.identity);
     const first = claim === undefined ? undefined : await this.idempotency.find(claim);
     if (first !== undefined) return this.#answerAgain(first, requested, principal, decision, caller);
-    const conversation = conversationId(this.conversationSecret, principal.tenantId, caller.headers, requested.opening, requested.body.length);
+    const conversation = conversationId(this.conversationSecret(), principal.tenantId, caller.headers, requested.opening, requested.body.length);
     const own = this.#takePlace(principal, plan, caller);
     try {
       await this.#call(principal, requested, plan, choice, decision, options, conversation, claim, caller, own);
@@ -118,14 +121,16 @@ export class CompletionPipeline {
     });
     let answer: CompletionAnswer;
     let dispatched: Dispatched;
+    let payload: StoredPayload | undefined;
     try {
+      if (storesPayloads(principal)) payload = await this.storedPayloads.begin(principal, caller.requestId, requested.body);
       if (this.rules.revision !== decision.record.revision) recheck([serving]); // changed while the call was being admitted
       const flow = { pause: () => upstream.call?.pause(), resume: () => upstream.call?.resume(), cut: () => upstream.call?.abort(new CallerGone('the caller reads too slowly')) };
       answer = requested.answer(caller.reply, flow, () => headers.current);
       if (claim !== undefined) answer = new KeptAnswer(answer, () => requested.assembly());
       let attempts = 0;
       dispatched = await this.dispatcher.run({
-        call, plan, conversation, answer, limitsOf,
+        call, plan, conversation, answer, copy: payload, limitsOf,
         reader: () => requested.reader(plan),
         requestTo: (candidate) => {
           if (cutBy !== undefined) throw cutBy;
@@ -139,12 +144,12 @@ export class CompletionPipeline {
       }, upstream, place);
     } catch (error) {
       place.lease.end('neither');
-      await this.#settle(call, neverSent(asGatewayError(error)));
+      await this.#settle(call, { ...neverSent(asGatewayError(error)), payload: await payload?.finish() });
       throw recorded(asGatewayError(error));
     } finally {
       ended();
     }
-    await this.#settleAndAnswer(principal, call, dispatched, requested, plan, answer, headers.current, own);
+    await this.#settleAndAnswer(principal, call, dispatched, requested, plan, answer, headers.current, own, payload);
   }
 
   /**
@@ -252,13 +257,14 @@ export class CompletionPipeline {
 
   /** Step 9, and the end of the answer, which waits for it. */
   async #settleAndAnswer(
-    principal: Principal, call: AdmittedCall, dispatched: Dispatched, requested: RequestedCall, plan: Plan, answer: CompletionAnswer, headers: Readonly<Record<string, string>>, own: CallPlace,
+    principal: Principal, call: AdmittedCall, dispatched: Dispatched, requested: RequestedCall, plan: Plan, answer: CompletionAnswer, headers: Readonly<Record<string, string>>, own: CallPlace, payload: StoredPayload | undefined,
   ): Promise<void> {
     const { reader, failure } = dispatched;
     const end = this.#end(dispatched, requested, plan, answer.begun);
     const tail = failure === undefined ? reader.tail() : undefined;
     if (answer instanceof KeptAnswer && !(failure instanceof CallerGone)) end.result = this.#resultOf(call, answer, tail, reader, failure, requested);
     own.end(end.usage === undefined ? (end.charge.basis === 'free' ? 0 : undefined) : end.usage.inputTokens + end.usage.outputTokens + end.usage.reasoningTokens);
+    if (payload !== undefined) end.payload = await payload.finish();
     const inDatabase = await this.#settle(call, end);
     if (failure === undefined && end.usage !== undefined && requested.question !== undefined) this.#learn(principal, requested, dispatched.candidate, end.usage);
     if (failure instanceof CallerGone) {

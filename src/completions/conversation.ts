@@ -18,12 +18,12 @@ export interface Opening {
  * Names the conversation that a call continues, so that it goes where its prefix is cached: by the caller's own id where it gave one, else by how
  * the conversation begins. The name is a keyed hash over the tenant too, so that no two tenants ever share a cache, and it tells the provider nothing.
  *
- * @param secret known to every replica
+ * @param secret known to every replica; undefined where it is not known yet
  * @param promptBytes size of the request
  * @returns in the shape of a UUID; undefined for a short prompt without an id
  */
-export function conversationId(secret: Buffer, tenantId: string, headers: IncomingHttpHeaders, opening: Opening | undefined, promptBytes: number): string | undefined {
-  if (opening === undefined) return undefined;
+export function conversationId(secret: Buffer | undefined, tenantId: string, headers: IncomingHttpHeaders, opening: Opening | undefined, promptBytes: number): string | undefined {
+  if (opening === undefined || secret === undefined) return undefined;
   const given = headers['x-grok-conv-id'] ?? opening.key;
   if (typeof given === 'string' && given !== '') return hashed(secret, [tenantId, 'id', given]);
   if (promptBytes < PROMPT_BYTES_MIN) return undefined;
@@ -31,9 +31,20 @@ export function conversationId(secret: Buffer, tenantId: string, headers: Incomi
   return hashed(secret, [tenantId, 'opening', ...instructions.map(textOf), textOf(first).slice(0, FIRST_MESSAGE_CHARS)]);
 }
 
-/** The same on every replica, and known to nobody else: from the provider's key. */
-export function conversationSecret(apiKey: string): Buffer {
-  return createHash('sha256').update('novix conversation ids\0').update(apiKey).digest();
+/**
+ * The same on every replica, and known to nobody else: from the provider's key.
+ *
+ * @param apiKey undefined as long as the key is not open
+ * @returns undefined until then: conversations have no name yet, and are kept together by nothing
+ */
+export function conversationSecret(apiKey: () => string | undefined): () => Buffer | undefined {
+  let secret: Buffer | undefined;
+  return () => {
+    if (secret !== undefined) return secret;
+    const key = apiKey();
+    if (key !== undefined) secret = createHash('sha256').update('novix conversation ids\0').update(key).digest();
+    return secret;
+  };
 }
 
 function textOf(content: unknown): string {

@@ -12,6 +12,7 @@ import { GatewayError } from '../shared/gateway-error.ts';
 import type { AdmittedCall } from './admission.ts';
 import type { Attempt, CallEnd } from './call-record.ts';
 import type { CompletionAnswer } from './completion-answer.ts';
+import type { AnswerCopy } from './stored-payload.ts';
 
 /** The caller went away, or reads too slowly to be waited for: nobody is left to be told. */
 export class CallerGone extends Error {
@@ -24,6 +25,8 @@ export interface DispatchRequest {
   plan: Plan;
   conversation: string | undefined;
   answer: CompletionAnswer;
+  /** Where the provider's bytes are stored too; undefined where they are not. */
+  copy: AnswerCopy | undefined;
   limitsOf: (candidate: Candidate) => UpstreamLimits;
   reader: () => AnswerReader;
   requestTo: (candidate: Candidate) => UpstreamRequest;
@@ -110,9 +113,10 @@ export class Dispatcher {
     const { answer } = request;
     const reader = request.reader();
     answer.restart();
+    request.copy?.restart();
     const committed = request.call.committer.begin('answer');
     const startedMs = this.clock.monotonicMs();
-    const attempt: Attempt = { deployment: candidate.deployment.id, providerRequestId: undefined, zeroDataRetention: undefined, status: undefined, errorCode: undefined, firstByteMs: undefined };
+    const attempt: Attempt = { deployment: candidate.deployment.id, providerRequestId: undefined, zeroDataRetention: undefined, status: undefined, errorCode: undefined, firstByteMs: undefined, tlsGroup: undefined };
     const limits = request.limitsOf(candidate);
     const totalTimeoutMs = Math.max(1, limits.totalTimeoutMs - (startedMs - firstStartedMs));
     let failure: unknown;
@@ -121,17 +125,19 @@ export class Dispatcher {
     let answered = false;
     try {
       if (gone.aborted) throw new CallerGone('the caller hung up');
+      const outgoing = request.requestTo(candidate);
       const exchange = lease.shard.client.send(
-        request.requestTo(candidate),
+        outgoing,
         { ...limits, totalTimeoutMs },
         {
           onHead: (head) => {
-            Object.assign(attempt, { status: 200, providerRequestId: head.requestId, zeroDataRetention: head.zeroDataRetention });
+            Object.assign(attempt, { status: 200, providerRequestId: head.requestId, zeroDataRetention: head.zeroDataRetention, tlsGroup: lease.shard.client.tlsGroup });
             if (head.quotaLeft !== undefined) lease.shard.quotaLeft = head.quotaLeft;
           },
           onBytes: (bytes) => {
             answered = true;
             committed.update(bytes);
+            request.copy?.update(bytes, outgoing.accept);
             const passed = reader.push(bytes);
             if (attempt.firstByteMs === undefined && reader.begun) {
               attempt.firstByteMs = Math.round(this.clock.monotonicMs() - startedMs);

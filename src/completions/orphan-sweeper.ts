@@ -8,7 +8,7 @@ import type { Journal } from '../journal/journal.ts';
 import type { Clock } from '../shared/clock.ts';
 import { REPLICA_DEAD_AFTER_SECONDS, type Replica } from '../shared/replica.ts';
 import type { Idempotency } from './idempotency.ts';
-import { outcomeText, type CallEnd } from './call-record.ts';
+import { aboutCall, outcomeText, type CallEnd } from './call-record.ts';
 
 const SWEEP_MS = 5_000;
 const HOLDS_PER_SWEEP = 500;
@@ -102,7 +102,7 @@ export class OrphanSweeper {
       entries: {
         ledger_apply: settlementEntry({ kind: 'expire', holdId: hold.id, outcome: end.outcome, usage: undefined, charge: end.charge }),
         // A lost attempt is no call of its own: its call has, or will have, one outcome, and this only says what became of a further hold.
-        audit_append: leafEntry(id, outcomeText(id, context.lost_attempt === true ? 'change' : 'outcome', call, end, this.clock.nowMs())),
+        audit_append: leafEntry(id, aboutCall(call), outcomeText(id, context.lost_attempt === true ? 'change' : 'outcome', call, end, this.clock.nowMs())),
       },
     });
   }

@@ -33,6 +33,7 @@ export class HealthController {
       () => this.#indicator('serving', !this.health.draining),
       () => this.#indicator('database', this.health.database()),
       () => this.#indicator('policies', this.health.policies()),
+      () => this.#indicator('secrets', this.health.secrets()),
       async () => this.#indicator('identity', await this.health.identity()),
     ]);
   }

@@ -1,4 +1,8 @@
-import type { LocalSeal } from '../secrets/local-seal.ts';
+import type { Deployment } from '../catalogue/catalogue.ts';
+import type { NamedValue } from '../secrets/opened-secrets.ts';
+
+/** The setting that holds the key of the provider in the environment, to whose name it is bound where it is sealed. */
+export const ENVIRONMENT_KEY = 'XAI_API_KEY';
 
 /** Names to which the secrets of a deployment are bound. */
 export function apiKeyName(id: string): string {
@@ -9,7 +13,10 @@ export function tlsKeyName(id: string): string {
   return `deployment/${id}/tls_key`;
 }
 
-/** @throws {Error} where it is sealed, and does not open */
-export function openedTlsKey(seal: () => LocalSeal, id: string, key: string | undefined): string | undefined {
-  return key !== undefined && key.startsWith('enc:') ? seal().open(tlsKeyName(id), key) : key;
+/** What has to be open before a deployment can serve, beside the environment's own key. */
+export function secretsOf({ id, sealedApiKey, tls }: Pick<Deployment, 'id' | 'sealedApiKey' | 'tls'>): NamedValue[] {
+  return [
+    ...(sealedApiKey === undefined ? [] : [{ name: apiKeyName(id), value: sealedApiKey }]),
+    ...(tls.key === undefined ? [] : [{ name: tlsKeyName(id), value: tls.key }]),
+  ];
 }

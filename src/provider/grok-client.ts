@@ -73,6 +73,9 @@ export class GrokClient {
   readonly #basePath: string;
   readonly #headers: Readonly<Record<string, string>>;
 
+  /** Key exchange group of the connection opened last; undefined without TLS. All of a deployment's come from the same settings. */
+  tlsGroup: string | undefined;
+
   constructor(target: UpstreamTarget, options: ConnectorOptions) {
     const url = new URL(target.baseUrl);
     this.#origin = url.origin;
@@ -84,8 +87,12 @@ export class GrokClient {
       ...(target.apiKey === undefined ? {} : { authorization: `Bearer ${target.apiKey}` }),
     };
     // An unbounded pool: a bounded one makes streams wait for each other. Timeouts are kept here, per call.
+    const onTlsGroup = (group: string | undefined): void => {
+      this.tlsGroup = group;
+      options.onTlsGroup?.(group);
+    };
     this.#agent = new Agent({
-      connect: createConnector(options), connections: null, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS,
+      connect: createConnector({ ...options, onTlsGroup }), connections: null, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS,
     });
   }
 

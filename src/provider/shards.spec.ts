@@ -6,7 +6,9 @@ import { Registry } from 'prom-client';
 import type { Deployment } from '../catalogue/catalogue.ts';
 import { parseEnv } from '../env.ts';
 import { LocalSeal } from '../secrets/local-seal.ts';
+import { OpenedSecrets } from '../secrets/opened-secrets.ts';
 import { createLogger } from '../shared/logger.ts';
+import { secretsOf } from './deployment-secrets.ts';
 import { ProviderMetrics } from './provider-metrics.ts';
 import type { AttemptResult } from './shard.ts';
 import { Shards, type Option, type ShardWish } from './shards.ts';
@@ -21,9 +23,11 @@ const deployment = (id: string, change: Partial<Deployment> = {}): Deployment =>
 });
 const WISH: ShardWish = { conversation: undefined, inputTokens: 100, avoid: new Set(), nowOrNever: false };
 let shards: Shards;
+const opened = new OpenedSecrets({ open: async (name, sealed) => seal.open(name, sealed) }, [], Math.random, createLogger('silent'));
+let secrets: Pick<OpenedSecrets, 'read' | 'current'> = opened;
 function open(...deployments: Deployment[]): Option[] {
   const settings = { ...env, provider: { ...env.provider, apiKey: 'k' } };
-  shards = new Shards(settings, () => seal, new ProviderMetrics(new Registry()), clock, Math.random, createLogger('silent'), deployments, () => {});
+  shards = new Shards(settings, secrets, new ProviderMetrics(new Registry()), clock, Math.random, createLogger('silent'), deployments, () => {});
   return deployments.map((one) => ({ deployment: one, rank: 0 }));
 }
 const take = (options: readonly Option[], wish: Partial<ShardWish> = {}): string => shards.lease(options, { ...WISH, ...wish }).candidate.deployment.id;
@@ -87,10 +91,25 @@ describe('Shards.lease', () => {
     expect(take([a, { ...b, rank: 1 }])).toBe('b');
   });
 
-  it('opens a sealed key only under the name of its deployment', () => {
+  it('opens a sealed key only under the name of its deployment', async () => {
     const sealed = seal.seal('deployment/a/api_key', 'xai-secret');
-    expect(() => open(deployment('a', { sealedApiKey: sealed }))).not.toThrow();
-    expect(() => open(deployment('b', { sealedApiKey: sealed }))).toThrow(/deployment\/b\/api_key: cannot be opened/);
-    expect(() => open(deployment('a', { sealedApiKey: `${sealed.slice(0, -2)}AA` }))).toThrow(/cannot be opened/);
+    const [own, others, damaged] = [deployment('a', { sealedApiKey: sealed }), deployment('b', { sealedApiKey: sealed }), deployment('a', { sealedApiKey: `${sealed.slice(0, -2)}AA` })];
+    await opened.need([own, others, damaged].flatMap(secretsOf));
+    expect(() => open(own)).not.toThrow();
+    expect(() => open(others)).toThrow(/deployment\/b\/api_key: cannot be opened/);
+    expect(() => open(damaged)).toThrow(/cannot be opened/);
+  });
+
+  it('sends nothing to a deployment whose key is not open yet, serves by the others, and takes it in once it opens', async () => {
+    const waiting = deployment('locked', { sealedApiKey: 'enc:v1:vault:dmF1bHQ' });
+    const keys = new Map<string, string>();
+    secrets = { read: (name) => keys.get(name), current: (name) => keys.get(name) };
+    const [locked, good] = open(waiting, deployment('good')) as [Option, Option];
+    secrets = opened;
+    expect(() => take([locked])).toThrow(expect.objectContaining({ code: 'provider_unavailable', status: 503, retryAfterSeconds: 5 }));
+    for (let n = 0; n < 10; n++) expect(take([locked, good])).toBe('good');
+    keys.set('deployment/locked/api_key', 'xai-secret');
+    shards.use([waiting, good.deployment]);
+    expect(take([locked])).toBe('locked');
   });
 });

@@ -1,16 +1,19 @@
 import type { Logger } from 'pino';
 import type { Deployment } from '../catalogue/catalogue.ts';
 import type { Env } from '../env.ts';
-import type { LocalSeal } from '../secrets/local-seal.ts';
+import type { OpenedSecrets } from '../secrets/opened-secrets.ts';
 import type { Clock } from '../shared/clock.ts';
 import { GatewayError } from '../shared/gateway-error.ts';
 import type { ConnectorOptions } from '../egress/connector.ts';
 import { ConversationPlacement } from './conversation-placement.ts';
 import { GrokClient, type UpstreamTarget } from './grok-client.ts';
-import { apiKeyName, openedTlsKey } from './deployment-secrets.ts';
+import { apiKeyName, ENVIRONMENT_KEY, tlsKeyName } from './deployment-secrets.ts';
 import type { ProviderMetrics } from './provider-metrics.ts';
 import { Shard, type Lease } from './shard.ts';
 import { lessLoadedOfTwo, withoutStragglers } from './shard-choice.ts';
+
+/** Callers come back after so long where the provider's key is not open; it is tried again at least as often. */
+const LOCKED_RETRY_SECONDS = 5;
 
 export interface ShardSettings {
   provider: Env['provider'] & { apiKey: string };
@@ -36,11 +39,13 @@ export interface ShardWish {
 /** All deployments at work, and the choice between them. */
 export class Shards {
   readonly #shards = new Map<string, Shard>();
+  /** Deployments that would serve, if their secrets were open. */
+  readonly #locked = new Set<string>();
   readonly placement = new ConversationPlacement();
 
   constructor(
     private readonly settings: ShardSettings,
-    private readonly seal: () => LocalSeal,
+    private readonly secrets: Pick<OpenedSecrets, 'read' | 'current'>,
     private readonly metrics: ProviderMetrics,
     private readonly clock: Clock,
     private readonly random: () => number,
@@ -51,26 +56,23 @@ export class Shards {
     /** Called when a breaker closes again. */
     private readonly onClosed: (deploymentId: string) => void = () => {},
   ) {
-    for (const deployment of deployments) this.#shards.set(deployment.id, this.#open(deployment));
+    for (const deployment of deployments) this.#place(deployment, undefined);
     metrics.watch(this, () => this.placement.size);
   }
 
   /**
    * From now on, these serve. Those that stay keep their connections and breakers; those that go finish what they have begun.
    *
-   * @returns those that can: one whose secrets do not open is left out, and logged
+   * @returns those that can, or could once their secrets are open: one whose secrets never will is left out, and logged
    */
   use(deployments: readonly Deployment[]): Deployment[] {
     const usable: Deployment[] = [];
     const before = new Map(this.#shards);
     this.#shards.clear();
+    this.#locked.clear();
     for (const deployment of deployments) {
-      const kept = before.get(deployment.id);
       try {
-        const shard = kept !== undefined && sameUpstream(kept.deployment, deployment) ? kept : this.#open(deployment);
-        shard.deployment = deployment;
-        if (kept?.openMs === Number.POSITIVE_INFINITY) shard.setBreaker(kept.breaker); // an admin's word holds, whatever else changes
-        this.#shards.set(deployment.id, shard);
+        this.#place(deployment, before.get(deployment.id));
         usable.push(deployment);
       } catch (error) {
         this.logger.error({ err: error, deployment: deployment.id }, 'deployments: one cannot be used, so it is out of service');
@@ -78,6 +80,11 @@ export class Shards {
     }
     for (const shard of before.values()) if (this.#shards.get(shard.id) !== shard) void shard.retire();
     return usable;
+  }
+
+  /** Whether the environment's key is open, and any deployment can serve. */
+  get unlocked(): boolean {
+    return this.secrets.current(ENVIRONMENT_KEY, this.settings.provider.apiKey) !== undefined && (this.#locked.size === 0 || this.#shards.size > 0);
   }
 
   find(id: string): Shard | undefined {
@@ -140,6 +147,9 @@ export class Shards {
     if (reachable.length > 0) {
       return new GatewayError('overloaded', { publicMessage: 'All places at the provider are taken. Try again shortly.', retryAfterSeconds: 1 });
     }
+    if (shards.length === 0 && options.some(({ deployment }) => this.#locked.has(deployment.id))) {
+      return new GatewayError('provider_unavailable', { publicMessage: 'The gateway’s key for the provider is not open yet, so calls are not sent. Try again after the time in retry-after.', retryAfterSeconds: LOCKED_RETRY_SECONDS });
+    }
     const openMs = shards.flatMap(({ openMs: ms }) => ms ?? []);
     return new GatewayError('breaker_open', {
       publicMessage: shards.length === 0 ? 'No deployment of this model is in service. The platform team has to see to it.' : 'The provider has been failing, so calls are not sent for a while. Try again after the time in retry-after.',
@@ -147,8 +157,23 @@ export class Shards {
     });
   }
 
-  #open(deployment: Deployment): Shard {
-    const { target, connector } = this.#upstreamOf(deployment);
+  /** @throws {Error} where a secret will never open */
+  #place(deployment: Deployment, kept: Shard | undefined): void {
+    const shard = kept !== undefined && sameUpstream(kept.deployment, deployment) ? kept : this.#open(deployment);
+    if (shard === undefined) {
+      this.#locked.add(deployment.id);
+      return;
+    }
+    shard.deployment = deployment;
+    if (kept?.openMs === Number.POSITIVE_INFINITY) shard.setBreaker(kept.breaker); // an admin's word holds, whatever else changes
+    this.#shards.set(deployment.id, shard);
+  }
+
+  /** Undefined as long as its secrets are not open. */
+  #open(deployment: Deployment): Shard | undefined {
+    const upstream = this.#upstreamOf(deployment);
+    if (upstream === undefined) return undefined;
+    const { target, connector } = upstream;
     const client = new GrokClient(target, { ...connector, onTlsGroup: (group) => this.metrics.tlsGroup(deployment.id, group) });
     const { breakerFailures, breakerRecoveryMs } = this.settings.provider;
     return new Shard(deployment, client, { failures: breakerFailures, recoveryMs: breakerRecoveryMs }, this.clock, this.random, (shard, before) => {
@@ -157,18 +182,23 @@ export class Shards {
     }, (shard, openMs) => this.onOpened(shard.id, openMs));
   }
 
-  #upstreamOf(deployment: Deployment): { target: UpstreamTarget; connector: ConnectorOptions } {
+  #upstreamOf(deployment: Deployment): { target: UpstreamTarget; connector: ConnectorOptions } | undefined {
     const { provider, egress } = this.settings;
     const common = { connectTimeoutMs: provider.connectTimeoutMs, anyAddress: deployment.anyAddress, proxy: { url: egress.proxyUrl, noProxy: egress.noProxy } };
     if (deployment.baseUrl === undefined) {
-      return {
-        target: { baseUrl: provider.endpoint, apiKey: provider.apiKey, apiVersion: provider.apiVersion },
+      const environmentKey = this.secrets.read(ENVIRONMENT_KEY, provider.apiKey);
+      return environmentKey === undefined ? undefined : {
+        target: { baseUrl: provider.endpoint, apiKey: environmentKey, apiVersion: provider.apiVersion },
         connector: { ...common, tls: { cert: provider.clientCertFile, key: provider.clientKeyFile, ca: provider.caFile } },
       };
     }
+    const { id, sealedApiKey, tls } = deployment;
+    const apiKey = sealedApiKey === undefined ? undefined : this.secrets.read(apiKeyName(id), sealedApiKey);
+    const key = tls.key === undefined ? undefined : this.secrets.read(tlsKeyName(id), tls.key);
+    if ((sealedApiKey !== undefined && apiKey === undefined) || (tls.key !== undefined && key === undefined)) return undefined;
     return {
-      target: { baseUrl: deployment.baseUrl, apiKey: deployment.sealedApiKey === undefined ? undefined : this.seal().open(apiKeyName(deployment.id), deployment.sealedApiKey), apiVersion: provider.apiVersion },
-      connector: { ...common, tls: { ...deployment.tls, key: openedTlsKey(this.seal, deployment.id, deployment.tls.key) } },
+      target: { baseUrl: deployment.baseUrl, apiKey, apiVersion: provider.apiVersion },
+      connector: { ...common, tls: { ...tls, key } },
     };
   }
 }

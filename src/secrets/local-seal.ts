@@ -1,7 +1,8 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { existsSync, linkSync, mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { Env } from '../env.ts';
+import { cannotBeOpened } from './secret-provider.ts';
+import type { SecretSettings } from './secret-settings.ts';
 
 /** What a sealed value begins with: version and provider. */
 const PREFIX = 'enc:v1:local:';
@@ -14,13 +15,13 @@ const TAG_BYTES = 16;
  *
  * @throws {Error} with one clear line
  */
-export function openLocalSeal({ keyFile, dataDir, production }: Pick<Env, 'keyFile' | 'dataDir' | 'production'>): LocalSeal {
+export function openLocalSeal({ keyFile, dataDir, production }: Pick<SecretSettings, 'keyFile' | 'dataDir' | 'production'>): LocalSeal {
   if (keyFile === undefined && production) throw new Error('NOVIX_KEY_FILE: required in production for what is sealed locally');
   return LocalSeal.open(keyFile ?? join(dataDir, 'secret.key'), keyFile === undefined);
 }
 
 /**
- * Seals secrets with a key in a local file: for development, and for what the admin API stores. Each value is bound to the name of what it is for,
+ * Seals secrets with a key in a local file: for development, and where there is nothing better. Each value is bound to the name of what it is for,
  * so that a sealed value moved elsewhere does not open.
  */
 export class LocalSeal {
@@ -73,7 +74,7 @@ export class LocalSeal {
       decipher.setAAD(Buffer.from(name)).setAuthTag(bytes.subarray(bytes.length - TAG_BYTES));
       return Buffer.concat([decipher.update(bytes.subarray(NONCE_BYTES, bytes.length - TAG_BYTES)), decipher.final()]).toString();
     } catch (cause) {
-      throw new Error(`${name}: cannot be opened; it was sealed for another name or with another key, is damaged, or is no sealed value (enc:v1:local:…)`, { cause });
+      throw cannotBeOpened(name, cause);
     }
   }
 }

@@ -45,7 +45,7 @@ export class ErrorFilter implements ExceptionFilter {
       id: uuid(), phase: 'refusal', timeMs: this.clock.nowMs(), requestId: request.id, actor: actorOf(request.principal),
       // A path that is no route may hold anything; it is not repeated.
       operation: request.routeOptions.url === undefined ? `${request.method} (no route)` : `${request.method} ${request.routeOptions.url}`,
-      ip: clientIp(request), httpStatus: error.status, errorCode: error.code, activity: 'create',
+      ip: clientIp(request), httpStatus: error.status, errorCode: error.code, activity: 'create', ...(error.code === 'invalid_token' ? { authentication: 'unknown' } : {}),
       details: { decision: error.decision, param: error.param ?? undefined },
     });
   }

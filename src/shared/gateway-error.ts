@@ -11,6 +11,7 @@ const ERROR_TABLE = {
   not_found: { status: 404, type: 'invalid_request_error', waits: false },
   already_exists: { status: 409, type: 'invalid_request_error', waits: false },
   idempotency_conflict: { status: 409, type: 'invalid_request_error', waits: false },
+  pruned: { status: 410, type: 'invalid_request_error', waits: false },
   payload_too_large: { status: 413, type: 'invalid_request_error', waits: false },
   unsupported_media_type: { status: 415, type: 'invalid_request_error', waits: false },
   invalid_policy: { status: 422, type: 'invalid_request_error', waits: false },

@@ -1,5 +1,6 @@
 import type { LoggerService } from '@nestjs/common';
 import { pino, type Logger } from 'pino';
+import { RedactedValues } from './redacted-values.ts';
 
 /** Header and field names whose values never reach a log line. */
 const SECRET_PATHS = [
@@ -7,7 +8,19 @@ const SECRET_PATHS = [
   'apiKey', 'api_key', 'token', 'password', 'databaseUrl', '*.authorization', '*.apiKey', '*.api_key', '*.token', '*.password', '*.databaseUrl',
 ];
 
-/** Structured logs, one JSON object a line on standard output; secrets are redacted by name. */
+/** Secrets of this process: one set for all of it, as there is one standard output. */
+const secretValues = new RedactedValues();
+
+/**
+ * From now on no line of the log holds this value, wherever it got in.
+ *
+ * @param kept it is not forgotten for newer ones; for the few of the settings
+ */
+export function hideFromLog(value: string, kept = false): void {
+  secretValues.add(value, kept);
+}
+
+/** Structured logs, one JSON object a line on standard output; secrets are redacted by name, and those that are known by value. */
 export function createLogger(level: string): Logger {
   return pino({
     level,
@@ -16,6 +29,7 @@ export function createLogger(level: string): Logger {
     formatters: { level: (label) => ({ level: label }) },
     serializers: { err: describeError },
     redact: { paths: SECRET_PATHS, censor: '[redacted]' },
+    hooks: { streamWrite: (line) => secretValues.redact(line) },
     // Written in blocks: a log line must not cost a call a system call. What must never get lost is in the audit log.
   }, pino.destination({ dest: 1, sync: false, minLength: 4_096, periodicFlush: 200 }));
 }

@@ -36,6 +36,10 @@ export class Tenant {
   @Column('text')
   holds: 'bounded' | 'strict';
 
+  /** What of its calls is stored, sealed, for as long as its tier says. */
+  @Column('text', { name: 'payload_storage' })
+  payloadStorage: 'off' | 'prompts' | 'answers' | 'both';
+
   @CreateDateColumn({ name: 'created_at', type: 'timestamptz' })
   createdAt: Date;
 

@@ -28,6 +28,7 @@ const Settings = {
   target_quality: Type.Optional(Type.Number({ minimum: 0, maximum: 1, description: 'How likely a model has to be to do, for the optimizer to choose it' })),
   max_request_cost_usd: Type.Optional(Type.Union([Type.String({ pattern: '^\\d{1,9}(\\.\\d{1,10})?$' }), Type.Null()], { description: 'Most that one call may cost' })),
   holds: Type.Optional(oneOf(['bounded', 'strict'])),
+  payload_storage: Type.Optional(oneOf(['off', 'prompts', 'answers', 'both'])),
 };
 const Given = { ...Settings, target_dearer_share: Type.Optional(Type.Number({ minimum: 0, maximum: 1, description: 'In place of target_quality, which is computed from it: the share of calls that may take a dearer model than the cheapest' })) };
 export const NewTenantBody = Type.Object({ id: Type.String({ pattern: TENANT_ID_PATTERN }), name: Name, tier: Tier, ...Given }, { additionalProperties: false });
@@ -92,10 +93,10 @@ export class TenantsController {
   }
 
   #settings(body: Omit<Static<typeof TenantPatchBody>, 'name' | 'tier'>): Partial<TenantSettings> {
-    const { data_class: dataClass, bound_tokens: boundTokens, cost_mode: costMode, max_request_cost_usd: ceilingUsd, holds } = body;
+    const { data_class: dataClass, bound_tokens: boundTokens, cost_mode: costMode, max_request_cost_usd: ceilingUsd, holds, payload_storage: payloadStorage } = body;
     const requestCeilingTicks = ceilingUsd === undefined || ceilingUsd === null ? ceilingUsd : parseUsd(ceilingUsd);
     if (typeof ceilingUsd === 'string' && !requestCeilingTicks) throw new GatewayError('invalid_request', { publicMessage: 'max_request_cost_usd takes a decimal number of USD above zero, such as "0.50", or null.', param: 'max_request_cost_usd' });
-    const given = { dataClass, boundTokens, costMode, targetQuality: this.#targetQuality(body), requestCeilingTicks, holds };
+    const given = { dataClass, boundTokens, costMode, targetQuality: this.#targetQuality(body), requestCeilingTicks, holds, payloadStorage };
     return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TenantSettings>;
   }
 

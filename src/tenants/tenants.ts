@@ -8,7 +8,7 @@ const TENANT_ID = new RegExp(TENANT_ID_PATTERN);
 
 export type TenantFields = Pick<Tenant, 'id' | 'name' | 'tier'> & Partial<TenantSettings>;
 /** What has a default. */
-export type TenantSettings = Pick<Tenant, 'dataClass' | 'boundTokens' | 'costMode' | 'targetQuality' | 'requestCeilingTicks' | 'holds'>;
+export type TenantSettings = Pick<Tenant, 'dataClass' | 'boundTokens' | 'costMode' | 'targetQuality' | 'requestCeilingTicks' | 'holds' | 'payloadStorage'>;
 
 /** Reads and writes tenants for the admin API. */
 export class Tenants {
@@ -52,7 +52,7 @@ export class Tenants {
 
 export function tenantView(tenant: Tenant): Record<string, unknown> {
   return { id: tenant.id, name: tenant.name, tier: tenant.tier, data_class: tenant.dataClass, bound_tokens: tenant.boundTokens, cost_mode: tenant.costMode, target_quality: tenant.targetQuality,
-    max_request_cost_usd: tenant.requestCeilingTicks === null ? null : formatUsd(tenant.requestCeilingTicks), holds: tenant.holds, created_at: tenant.createdAt.toISOString(), updated_at: tenant.updatedAt.toISOString() };
+    max_request_cost_usd: tenant.requestCeilingTicks === null ? null : formatUsd(tenant.requestCeilingTicks), holds: tenant.holds, payload_storage: tenant.payloadStorage, created_at: tenant.createdAt.toISOString(), updated_at: tenant.updatedAt.toISOString() };
 }
 
 function notFound(): GatewayError {

@@ -11,15 +11,21 @@ const PUBLIC: Record<string, string> = {
   '/health/readiness': 'probes have no token',
   '/metrics': 'scrapers have no token, and no label names a tenant or a person',
   '/openapi.json': 'says nothing that the source does not',
+  '/audit/v1/keys': 'public keys, of use only to whoever got them by another way too',
   '/docs': 'shows /openapi.json',
   '/docs/*': 'its scripts and styles',
 };
 
+/** Fastify prints a route that ends in a wildcard without what stands before it. */
+const WILDCARDS = ['/audit/v1/tile/*'];
+
 let harness: Harness;
+let printed: { method: string; path: string }[];
 let routes: { method: string; path: string }[];
 beforeAll(async () => {
   harness = await startHarness();
-  routes = parseRoutes((harness.gateway.app.getHttpAdapter().getInstance() as { printRoutes(options: object): string }).printRoutes({ commonPrefix: false }));
+  printed = parseRoutes((harness.gateway.app.getHttpAdapter().getInstance() as { printRoutes(options: object): string }).printRoutes({ commonPrefix: false }));
+  routes = printed.flatMap(({ method, path }) => (path === '*' ? WILDCARDS.map((wildcard) => ({ method, path: wildcard })) : [{ method, path }]));
 });
 afterAll(async () => {
   await harness.close();
@@ -48,7 +54,14 @@ describe('every route', () => {
     const seen = routes.map(({ method, path }) => `${method} ${path}`);
     expect(seen).toEqual(expect.arrayContaining([
       'POST /v1/chat/completions', 'GET /v1/models', 'GET /v1/models/:id', 'HEAD /v1/models', 'POST /admin/v1/tenants', 'GET /admin/v1/budgets/:id', 'PATCH /admin/v1/budgets/:id', 'GET /readyz', 'GET /openapi.json',
+      'GET /audit/v1/keys', 'GET /audit/v1/checkpoint', 'GET /audit/v1/tile/*', 'GET /audit/v1/proof/:index', 'GET /audit/v1/leaf/:index', 'GET /audit/v1/events',
     ]));
+  });
+
+  it('that ends in a wildcard is one that this test knows', () => {
+    const fastify = harness.gateway.app.getHttpAdapter().getInstance() as { hasRoute(route: { method: string; url: string }): boolean };
+    expect(WILDCARDS.filter((url) => !fastify.hasRoute({ method: 'GET', url }))).toEqual([]);
+    expect(printed.filter(({ method, path }) => path === '*' && method === 'GET')).toHaveLength(WILDCARDS.length);
   });
 
   it('answers 401 without a token, unless it is on the short list of public ones', async () => {
@@ -70,6 +83,16 @@ describe('every route', () => {
   it('on the list of public ones exists', () => {
     const paths = new Set(routes.map(({ path }) => path));
     for (const path of Object.keys(PUBLIC)) expect([path, paths.has(path)]).toEqual([path, true]);
+  });
+
+  it('under /audit is closed to a developer, but for the keys', async () => {
+    const token = await harness.token();
+    const audit = routes.filter(({ method, path }) => path.startsWith('/audit/') && method !== 'HEAD' && !isPublic(path));
+    expect(audit.length).toBeGreaterThan(4);
+    for (const { method, path } of audit) {
+      const answer = await rawRequest(harness.url, path.replaceAll(/\/:\w+/g, '/0').replace('*', '0/000.p/1'), { method, headers: { authorization: `Bearer ${token}` } });
+      expect([method, path, answer.status, (JSON.parse(answer.body) as ErrorAnswer).error.code]).toEqual([method, path, 403, 'policy_denied']);
+    }
   });
 
   it('under /admin is closed to a developer', async () => {

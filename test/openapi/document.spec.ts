@@ -135,7 +135,7 @@ describe('the OpenAPI document', () => {
       const good = statuses.filter((status) => status.startsWith('2'));
       if (good.length !== 1 || operation.responses[good[0]!]!.content?.['application/json'] === undefined) faults.push(`${name}: a good answer as JSON`);
       // An order says all in its path.
-      const withBody = (method === 'post' && !path.endsWith('/{order}')) || method === 'patch' || method === 'put';
+      const withBody = (method === 'post' && !/(?:\/\{order\}|:run)$/.test(path)) || method === 'patch' || method === 'put';
       if (withBody && operation.requestBody?.content['application/json'] === undefined) faults.push(`${name}: request body`);
       if (withBody && operation.requestBody?.required !== true) faults.push(`${name}: its body is required`);
       const expected = ['401', '429', '503', ...(withBody ? ['400', '413', '415'] : []), ...(path.startsWith('/admin/') ? ['403'] : []), ...(path.includes('{') ? ['404'] : [])];

@@ -36,7 +36,7 @@ async function create(fields: Record<string, unknown>): Promise<{ response: Resp
 describe('POST /admin/v1/tenants', () => {
   it('makes a tenant, and records who made it and what came of it', async () => {
     const { response, tenant } = await create({ id: 'umbrella', name: 'Umbrella Œ', tier: 'enterprise' });
-    expect(tenant).toEqual({ id: 'umbrella', name: 'Umbrella Œ', tier: 'enterprise', data_class: 'internal', bound_tokens: false, cost_mode: 'off', target_quality: 0.5, max_request_cost_usd: null, holds: 'bounded', created_at: expect.stringMatching(RFC3339), updated_at: expect.stringMatching(RFC3339) });
+    expect(tenant).toEqual({ id: 'umbrella', name: 'Umbrella Œ', tier: 'enterprise', data_class: 'internal', bound_tokens: false, cost_mode: 'off', target_quality: 0.5, max_request_cost_usd: null, holds: 'bounded', payload_storage: 'off', created_at: expect.stringMatching(RFC3339), updated_at: expect.stringMatching(RFC3339) });
     const requestId = response.headers.get('x-request-id');
     expect(await eventOf(harness, requestId, 'change')).toMatchObject({
       metadata: { tenant_uid: 'platform' }, actor: { user: { uid: 'root@platform.example' } }, api: { operation: 'POST /admin/v1/tenants', response: { code: 201 } },
