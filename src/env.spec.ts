@@ -20,6 +20,12 @@ function faultsOf(source: Source): readonly string[] {
 }
 
 describe('parseEnv', () => {
+  it('makes no signing key of the audit log in production, and keeps leaves longer than any payload', () => {
+    expect(parseEnv({ ...ALL, ...PRODUCTION }).audit.signingKeyFile).toBeUndefined();
+    expect(parseEnv({ ...ALL, ...PRODUCTION, AUDIT_SIGNING_KEY_FILE: '/keys/audit.pem', AUDIT_RETENTION_DAYS: '400' }).audit).toMatchObject({ signingKeyFile: '/keys/audit.pem', retentionDays: 400 });
+    expect(faultsOf({ ...ALL, AUDIT_RETENTION_DAYS: '90' })).toEqual(['AUDIT_RETENTION_DAYS: expected a whole number from 91 to 36500']);
+  });
+
   it('has the defaults of the contract', () => {
     expect(parseEnv(ALL)).toEqual({
       production: false,
@@ -28,7 +34,7 @@ describe('parseEnv', () => {
         apiVersion: undefined, apiKey: 'xai-s3cret-key', endpoint: 'https://api.x.ai/v1', clientCertFile: undefined, clientKeyFile: undefined, caFile: undefined, connectTimeoutMs: 3050, idleTimeoutMs: 30_000,
         firstByteTimeoutMs: undefined, totalTimeoutMs: 900_000, retryMax: 3, retryBackoffMs: 500, breakerFailures: 5, breakerRecoveryMs: 300_000,
       },
-      egress: { proxyUrl: undefined, noProxy: undefined, allowedOrigins: [] }, alertWebhook: undefined, keyFile: undefined,
+      egress: { proxyUrl: undefined, noProxy: undefined, allowedOrigins: [] }, alertWebhook: undefined, audit: { signingKeyFile: '.novix/audit-signing.pem', checkpointFile: '.novix/audit-checkpoint', retentionDays: undefined }, keyFile: undefined,
       defaults: { model: 'grok-beta', maxTokensCap: 32_768, temperature: undefined, topP: undefined, frequencyPenalty: undefined, presencePenalty: undefined },
       identity: { issuer: 'https://idp.example', audience: 'novix', jwksUri: 'https://idp.example/jwks', jwksFile: undefined, algorithms: ['ES256', 'PS256', 'RS256', 'EdDSA'] },
       issuers: [], tls: undefined, trustedProxies: [], authFailuresPerMinute: 600, databaseUrl: DATABASE.DATABASE_URL, dataDir: '.novix', configDir: undefined, spoolDir: '.novix/spool', siemDir: '.novix/siem', payloadRoots: { keeper: 'file', folder: '.novix/payload-keys' }, drainDelayMs: 5_000, shutdownGraceMs: 30_000, logLevel: 'info',

@@ -1,4 +1,4 @@
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { createServer, type TLSSocket } from 'node:tls';
 import type { IssuedCertificate } from '../support/pki.ts';
 
@@ -37,7 +37,7 @@ export function parseMessage(text: string): SyslogMessage {
 /** A real receiver of syslog over TLS: frames of RFC 5425, each with its length in front. */
 export async function startSyslogReceiver({ cert, key }: IssuedCertificate, maxVersion: 'TLSv1.2' | 'TLSv1.3' = 'TLSv1.3'): Promise<SyslogReceiver> {
   const server = createServer({ cert, key, maxVersion });
-  const sockets = new Set<TLSSocket>();
+  const sockets = new Set<Socket>();
   const receiver: SyslogReceiver = {
     port: 0, connections: 0, messages: [], onConnection: undefined, onMessage: undefined,
     close: () => new Promise((resolve) => {
@@ -45,6 +45,11 @@ export async function startSyslogReceiver({ cert, key }: IssuedCertificate, maxV
       for (const socket of sockets) socket.destroy();
     }),
   };
+  // Also those whose handshake never ends: a server is closed only when all are gone.
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+  });
   server.on('tlsClientError', () => {}); // callers that do not trust it
   server.on('secureConnection', (socket) => {
     sockets.add(socket);
