@@ -67,8 +67,10 @@ export class SyslogSender implements Sender {
       this.#connect({ protocol: 'http:', hostname: host, host: hostname, port: String(port) }, (error, socket) => {
         signal.removeEventListener('abort', giveUp);
         if (error) reject(error);
-        else if (signal.aborted) socket!.destroy();
-        else resolve(socket as Socket);
+        else if (signal.aborted) {
+          socket!.destroy();
+          giveUp(); // it may have been so from the start
+        } else resolve(socket as Socket);
       });
     });
   }

@@ -18,7 +18,7 @@ import { createTestDatabase } from '../support/test-database.ts';
 
 /** Pauses in which a test need not wait. */
 export const QUICK: Partial<ExportLimits> = {
-  idlePauseMs: 20, reconcilePauseMs: 50, electionPauseMs: 50, backoffBaseMs: 20, slowRetryMs: 60, ackPauseMs: 10, ackTimeoutMs: 200, closeTimeoutMs: 1_000, requestTimeoutMs: 5_000, connectTimeoutMs: 2_000,
+  idlePauseMs: 20, reconcilePauseMs: 50, electionPauseMs: 50, backoffBaseMs: 20, slowRetryMs: 60, ackPauseMs: 10, ackTimeoutMs: 3_000, closeTimeoutMs: 1_000, requestTimeoutMs: 5_000, connectTimeoutMs: 2_000,
 };
 export const TOKEN = 'token-of-the-test-0123456789';
 /** Values that have broken envelopes before: each has to arrive as it is, in one event. */

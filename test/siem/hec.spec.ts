@@ -102,7 +102,7 @@ it('that answers 200 and never acknowledges gets the same events again, and the 
   const running = exporter({ ackTimeoutMs: 60 });
   await eventually(() => batches().length >= 3);
   expect(batches().map(({ body }) => indexes(body)).slice(0, 3)).toEqual([[0, 1, 2], [0, 1, 2], [0, 1, 2]]);
-  expect(hec.received.filter(({ path }) => ACK.test(path)).length).toBeGreaterThan(2);
+  expect(hec.received.some(({ path }) => ACK.test(path))).toBe(true);
   expect(await bench.state(id)).toMatchObject({ cursor: 0, parked: 0, lastDeliveredAt: null, lastError: expect.stringContaining('not acknowledged within') });
   expect(await running.metric('novix_siem_sink_lag_events', 'splunk')).toBe(3);
   expect(await running.metric('novix_siem_events_delivered_total', 'splunk')).toBe(0);
