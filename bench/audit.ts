@@ -88,7 +88,7 @@ async function caughtUp(db: Client): Promise<void> {
 
 /** Microseconds of the one leader for each leaf, with everything that belongs to it. */
 async function sequencingMicros(db: Client, start: () => Sequencer): Promise<number> {
-  await db.query(`INSERT INTO audit_pending (id, tenant_id, request_id, body) SELECT gen_random_uuid(), tenant_id, gen_random_uuid(), body FROM audit_leaves ORDER BY index DESC LIMIT ${BACKLOG}`);
+  await db.query(`INSERT INTO audit_pending (id, tenant_id, request_id, body) SELECT gen_random_uuid(), tenant_id, request_id, body FROM audit_leaves ORDER BY index DESC LIMIT ${BACKLOG}`);
   const startedMs = performance.now();
   const sequencer = start();
   await caughtUp(db);

@@ -73,14 +73,15 @@ describe('auditEventText', () => {
 });
 
 describe('leafEntry', () => {
-  it('carries the event to the byte', () => {
+  it('has what it is found by in its first line, and the event to the byte in the second', () => {
     const text = auditEventText(FACTS);
-    const entry = leafEntry(FACTS.id, { tenant: 'acme', requestId: '01890000-0000-7000-8000-0000000000aa' }, text);
-    expect(JSON.parse(entry)).toEqual({ id: FACTS.id, t: 'acme', r: '01890000-0000-7000-8000-0000000000aa', b: JSON.parse(text) });
-    expect(entry.slice(entry.indexOf('"b":') + 4, -1)).toBe(text);
+    const [head, event, ...rest] = leafEntry(FACTS.id, { tenant: 'ac"me', requestId: '01890000-0000-7000-8000-0000000000aa' }, text).split('\n');
+    expect(JSON.parse(head!)).toEqual({ id: FACTS.id, t: 'ac"me', r: '01890000-0000-7000-8000-0000000000aa' });
+    expect(event).toBe(text);
+    expect(rest).toEqual([]);
   });
 
   it('leaves out what it cannot be found by', () => {
-    expect(JSON.parse(leafEntry(FACTS.id, { tenant: undefined, requestId: 'none' }, '{}'))).toEqual({ id: FACTS.id, b: {} });
+    expect(leafEntry(FACTS.id, { tenant: undefined, requestId: 'none' }, '{}')).toBe(`{"id":"${FACTS.id}"}\n{}`);
   });
 });

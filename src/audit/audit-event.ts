@@ -105,13 +105,13 @@ export function actorOf(principal: Principal | undefined): AuditActor {
 const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
- * A leaf as an entry of `audit_append`. The event stands in it as it is: PostgreSQL's `json` keeps the text of a value to the byte, so that
- * nothing has to be escaped and unescaped on the way to being hashed.
+ * A leaf as an entry of `audit_append`: in the first line what it is found by, in the second the event as it is. No event has a line break: JSON escapes
+ * them.
  *
- * @param about whom and which request it is about, by which it is found
+ * @param about whom and which request it is about
  */
 export function leafEntry(id: string, about: { tenant: string | undefined; requestId: string }, text: string): string {
-  const tenant = about.tenant === undefined ? '' : `"t":${JSON.stringify(about.tenant)},`;
-  const request = UUID.test(about.requestId) ? `"r":"${about.requestId}",` : '';
-  return `{"id":"${id}",${tenant}${request}"b":${text}}`;
+  const tenant = about.tenant === undefined ? '' : `,"t":${JSON.stringify(about.tenant)}`;
+  const request = UUID.test(about.requestId) ? `,"r":"${about.requestId}"` : '';
+  return `{"id":"${id}"${tenant}${request}}\n${text}`;
 }

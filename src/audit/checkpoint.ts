@@ -58,6 +58,8 @@ export function openCheckpoint(note: string, keys: readonly VerifierKey[]): Chec
     if (found === undefined) throw new Error(`the checkpoint is not signed by ${key.name}`);
     const { signature } = found;
     if (key.type === ED25519) {
+      // The line of a signature is not signed itself: a checkpoint of another log by the same key could be given this log's name there.
+      if (head.origin !== key.name) throw new Error(`the checkpoint is one of ${head.origin}, not of ${key.name}`);
       if (!verify(null, Buffer.from(signed.text), key.publicKey, signature)) throw new Error(`the signature of ${key.name} is not good`);
     } else {
       const timestamp = signature.subarray(0, TIMESTAMP_BYTES);

@@ -8,7 +8,7 @@ import { GrowingTree } from './growing-tree.ts';
 import { HASH_BYTES } from './merkle.ts';
 import type { SigningKeys } from './signing-keys.ts';
 import { splitHashes } from './tlog-tiles.ts';
-import { latestCheckpoint, readHead, readLeafHashes, readRoots, readTiles, type Query } from './transparency-log.ts';
+import { ContradictionError, latestCheckpoint, readHead, readLeafHashes, readRoots, readTiles, type Query } from './transparency-log.ts';
 
 const LEAVES_PER_STEP = 8_192;
 /** Of checkpoints older than this, the last of each hour is kept. */
@@ -16,11 +16,6 @@ const EVERY_CHECKPOINT_FOR = '1 hour';
 const THIN_OUT_MS = 600_000;
 /** Somebody may have moved a file away, or brought a database back. */
 const COMPARE_AGAIN_MS = 10_000;
-
-/** The log is not what was signed before. */
-export class ContradictionError extends Error {
-  override readonly name = 'ContradictionError';
-}
 
 /**
  * Keeps the Merkle tree over the leaves, and signs it. Used by the leading replica alone, but for {@link follow}.
@@ -60,23 +55,43 @@ export class LogBook {
   async open(query: Query): Promise<void> {
     const { origin, treeSize } = await readHead(query);
     this.#origin = origin;
-    this.#tree = GrowingTree.load(treeSize, await readTiles(query, GrowingTree.edgeTiles(treeSize), treeSize));
-    this.signedSize = (await latestCheckpoint(query))?.size ?? 0;
+    this.#tree = undefined;
     this.#compared = false;
+    this.signedSize = (await latestCheckpoint(query))?.size ?? 0;
+    try {
+      this.#tree = GrowingTree.load(treeSize, await readTiles(query, GrowingTree.edgeTiles(treeSize), treeSize));
+    } catch (error) {
+      this.#contradiction(error);
+    }
   }
 
-  /** Puts into the tree what has been sequenced. Returns its size. */
+  /**
+   * Puts into the tree what has been sequenced. Where leaves or tiles are missing it does not grow, and is looked at again later: leaves go on being
+   * sequenced meanwhile.
+   *
+   * @returns the size of what there is to sign
+   */
   async grow(query: Query): Promise<number> {
-    const tree = this.#tree;
-    if (tree === undefined) throw new Error('the tree is not open');
-    const { size } = await readHead(query);
+    if (this.#tree === undefined) {
+      if (performance.now() < this.#compareAgainAtMs) return this.signedSize;
+      await this.open(query);
+    }
+    try {
+      return this.#tree === undefined ? this.signedSize : await this.#growTo((await readHead(query)).size, this.#tree, query);
+    } catch (error) {
+      this.#contradiction(error);
+      return this.signedSize;
+    }
+  }
+
+  async #growTo(size: number, tree: GrowingTree, query: Query): Promise<number> {
     // Dropped until all is stored: a tree in memory that is ahead of the one in the database must not go on.
     this.#tree = undefined;
     while (tree.size < size) {
       const start = tree.size;
       const end = Math.min(size, start + LEAVES_PER_STEP);
       const hashes = await readLeafHashes(query, { start, end });
-      if (hashes.length !== (end - start) * HASH_BYTES) throw new Error(`the audit log has not all leaves from ${start} to ${end - 1}`);
+      if (hashes.length !== (end - start) * HASH_BYTES) throw new ContradictionError(`the audit log has not all leaves from ${start} to ${end - 1}`);
       const grown = tree.append(splitHashes(hashes));
       const { rowCount } = await query.query(
         `WITH tiles AS (

@@ -2,6 +2,7 @@ import type { FastifyRequest } from 'fastify';
 import { clientIp } from '../shared/client-ip.ts';
 import type { EntityManager } from 'typeorm';
 import { uuid } from '../shared/uuid.ts';
+import { packLeaves } from '../journal/packed-leaves.ts';
 import { actorOf, auditEventText, leafEntry, type AuditActor } from './audit-event.ts';
 
 /** Who changes configuration, by which way. */
@@ -30,5 +31,6 @@ export function originOf(request: FastifyRequest): ChangeOrigin {
 export async function recordChange(manager: EntityManager, { origin, timeMs, activity, object, before, after }: ConfigurationChange): Promise<void> {
   const id = uuid();
   const text = auditEventText({ ...origin, id, timeMs, activity, phase: 'change', httpStatus: activity === 'create' ? 201 : 200, errorCode: undefined, details: { object, before, after } });
-  await manager.query("SELECT audit_append('{0}', $1::json)", [`[{"i":0,${leafEntry(id, { tenant: origin.actor.tenant, requestId: origin.requestId }, text).slice(1)}]`]);
+  const { heads, bodies } = packLeaves([leafEntry(id, { tenant: origin.actor.tenant, requestId: origin.requestId }, text)]);
+  await manager.query("SELECT audit_append('{0}', $1, $2)", [heads, bodies]);
 }

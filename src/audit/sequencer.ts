@@ -85,7 +85,7 @@ export class Sequencer {
     const answer = await this.#client.query<{ moved: number }>('SELECT audit_sequence($1) AS moved', [LEAVES_PER_TURN]);
     const { moved } = answer.rows[0]!;
     const size = await this.book.grow(this.#client);
-    if (size > this.book.signedSize && (last || moved < LEAVES_PER_TURN || performance.now() - this.#signedAtMs >= CHECKPOINT_MS)) {
+    if (size !== this.book.signedSize && (last || moved < LEAVES_PER_TURN || performance.now() - this.#signedAtMs >= CHECKPOINT_MS)) {
       await this.book.sign(this.#client);
       this.#signedAtMs = performance.now();
     }

@@ -16,6 +16,11 @@ export interface LogHead {
   prunedBelow: number;
 }
 
+/** The log is not what was signed before, or not whole. */
+export class ContradictionError extends Error {
+  override readonly name = 'ContradictionError';
+}
+
 /** What is asked for was dropped at the end of its retention. Its place in the tree still verifies. */
 export class PrunedError extends Error {
   override readonly name = 'PrunedError';
@@ -36,7 +41,7 @@ export async function latestCheckpoint(query: Query): Promise<{ size: number; no
  * Reads tiles.
  *
  * @param size of the tree: a tile may have more hashes by now
- * @returns a look-up that throws where one has fewer hashes than the tree, or is not there
+ * @returns a look-up that throws a {@link ContradictionError} where one has fewer hashes than the tree, or is not there
  */
 export async function readTiles(query: Query, ids: readonly TileId[], size: number): Promise<(id: TileId) => Buffer> {
   const tiles = new Map<string, Buffer>();
@@ -47,7 +52,7 @@ export async function readTiles(query: Query, ids: readonly TileId[], size: numb
   return (id) => {
     const tile = tiles.get(`${id.level}/${id.index}`);
     const bytes = tileWidth(id, size) * HASH_BYTES;
-    if (tile === undefined || tile.length < bytes) throw new Error(`tile ${id.level}/${id.index} of the audit log is not whole`);
+    if (tile === undefined || tile.length < bytes) throw new ContradictionError(`tile ${id.level}/${id.index} of the audit log is not whole`);
     return tile.subarray(0, bytes);
   };
 }
@@ -70,9 +75,9 @@ export async function readRoots(query: Query, ranges: readonly LeafRange[], size
  * @throws {PrunedError}
  */
 export async function proveInclusion(query: Query, index: number): Promise<string | undefined> {
-  const checkpoint = await latestCheckpoint(query);
+  const [checkpoint, { prunedBelow }] = await Promise.all([latestCheckpoint(query), readHead(query)]);
   if (checkpoint === undefined || index >= checkpoint.size) return undefined;
-  if (index < (await readHead(query)).prunedBelow) throw new PrunedError();
+  if (index < prunedBelow) throw new PrunedError();
   const hashes = await readRoots(query, inclusionPath(index, checkpoint.size), checkpoint.size);
   return formatProof({ index, hashes, checkpoint: checkpoint.note });
 }

@@ -10,6 +10,7 @@ import { readHead, readRoots, readTiles, type LogHead } from './transparency-log
 /** A multiple of the tiles' width. */
 const LEAVES_PER_READ = 4_096;
 const FAULTS_MAX = 20;
+const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 interface Leaf {
   index: number;
@@ -44,6 +45,7 @@ export async function verifyDatabase(client: Client, keys: readonly VerifierKey[
 class DatabaseVerification {
   readonly #faults: LogFault[] = [];
   #leavesRead = 0;
+  #pruningRecorded = false;
 
   constructor(
     private readonly client: Client,
@@ -55,9 +57,14 @@ class DatabaseVerification {
   async run(outside: readonly { place: string; note: string }[]): Promise<LogReport> {
     const signed = await this.#openCheckpoints(outside);
     const size = Math.max(this.head.treeSize, ...signed.map((checkpoint) => checkpoint.size));
+    if (!this.#prunedPlausibly(signed)) return this.#report(signed);
     await this.#checkOldCheckpoints(signed);
     await this.#checkLeaves(size, signed.filter((checkpoint) => checkpoint.size > this.head.prunedBelow));
     if (this.#faults.length === 0) await this.#checkBeyond();
+    return this.#report(signed);
+  }
+
+  #report(signed: readonly SignedSize[]): LogReport {
     return { origin: this.head.origin, size: Math.max(0, ...signed.map((checkpoint) => checkpoint.size)), prunedBelow: this.head.prunedBelow, leavesRead: this.#leavesRead, checkpoints: signed.length, faults: this.#faults };
   }
 
@@ -65,17 +72,26 @@ class DatabaseVerification {
   async #openCheckpoints(outside: readonly { place: string; note: string }[]): Promise<SignedSize[]> {
     const { rows } = await this.client.query<{ size: string; note: string }>('SELECT size, note FROM audit_checkpoints ORDER BY size');
     if (rows.length === 0 && this.head.treeSize > 0) this.#fault({ kind: 'checkpoint', index: undefined, detail: 'the database has no signed checkpoint' });
-    const notes = [...rows.map(({ size, note }) => ({ place: `the database (size ${size})`, note })), ...outside];
-    return notes.flatMap(({ place, note }) => {
+    const notes: { place: string; note: string; told?: number }[] = [...rows.map(({ size, note }) => ({ place: `the database (size ${size})`, note, told: Number(size) })), ...outside];
+    return notes.flatMap(({ place, note, told }) => {
       try {
         const checkpoint = openCheckpoint(note, this.keys);
         if (checkpoint.origin !== this.head.origin) throw new Error(`it is one of ${checkpoint.origin}`);
+        if (told !== undefined && told !== checkpoint.size) throw new Error(`it is one of ${checkpoint.size} leaves`);
         return [{ size: checkpoint.size, root: checkpoint.root, place }];
       } catch (error) {
         this.#fault({ kind: 'checkpoint', index: undefined, detail: `the checkpoint in ${place} is not good: ${(error as Error).message}` });
         return [];
       }
     }).toSorted((left, right) => left.size - right.size);
+  }
+
+  /** Leaves are pruned by whole tiles, and behind a checkpoint. That the log itself has a record of it is seen once its leaves are read. */
+  #prunedPlausibly(signed: readonly SignedSize[]): boolean {
+    const { prunedBelow } = this.head;
+    if (prunedBelow % TILE_WIDTH === 0 && prunedBelow <= Math.max(0, ...signed.map(({ size }) => size))) return true;
+    this.#fault({ kind: 'missing', index: 0, detail: `the leaves below ${prunedBelow} are said to be pruned, but no retention prunes there` });
+    return false;
   }
 
   /** Those of trees whose leaves are pruned, by the tiles that are kept. */
@@ -91,11 +107,16 @@ class DatabaseVerification {
     const tree = GrowingTree.load(this.head.prunedBelow, await readTiles(this.client, GrowingTree.edgeTiles(this.head.prunedBelow), this.head.treeSize));
     let nextSigned = 0;
     let verified = this.head.prunedBelow;
+    // The next leaves are on their way while these are checked.
+    let reading = this.#read(tree.size, Math.min(size, tree.size + LEAVES_PER_READ) + 1);
     while (tree.size < size) {
       const start = tree.size;
       const end = Math.min(size, start + LEAVES_PER_READ);
-      const expected = await this.#expectedHashes(start, Math.min(end, this.head.treeSize));
-      const found = await this.#checkedLeaves(start, end, expected);
+      const expected = await this.#expectedHashes(start, Math.min(end + 1, this.head.treeSize));
+      const leaves = await reading;
+      reading = this.#read(end, Math.min(size, end + LEAVES_PER_READ) + 1);
+      reading.catch(() => {}); // told where it is awaited, unless there is a fault before
+      const found = await this.#checkedLeaves(start, end, expected, leaves);
       if (found === undefined) return;
       // Cut where something was signed, to compare the root there.
       let from = start;
@@ -128,12 +149,10 @@ class DatabaseVerification {
   }
 
   /** @returns the hashes of the leaves' own bytes; undefined once one is not as expected */
-  async #checkedLeaves(start: number, end: number, expected: readonly Buffer[]): Promise<Buffer[] | undefined> {
-    const leaves = await this.#read(start, end + 1);
-    const at = (index: number): Leaf | undefined => leaves.get(index);
+  async #checkedLeaves(start: number, end: number, expected: readonly Buffer[], leaves: ReadonlyMap<number, Leaf>): Promise<Buffer[] | undefined> {
     const hashes: Buffer[] = [];
     for (let index = start; index < end; index++) {
-      const leaf = at(index);
+      const leaf = leaves.get(index);
       const found = leaf && leafHash(leaf.body);
       const right = expected[index - start];
       if (right === undefined) {
@@ -141,7 +160,7 @@ class DatabaseVerification {
         return undefined;
       }
       if (leaf === undefined || found === undefined || !found.equals(right)) {
-        const next = at(index + 1);
+        const next = leaves.get(index + 1);
         this.#fault(nameFault(index, { expected: right, expectedNext: expected[index + 1 - start], found, foundNext: next && leafHash(next.body), foundElsewhere: found !== undefined && (await this.#belongsElsewhere(found)) }));
         return undefined;
       }
@@ -155,10 +174,17 @@ class DatabaseVerification {
 
   /** The columns by which a leaf is found say what the leaf says: otherwise it would be there, and not be found. */
   #checkColumns({ index, body, tenantId, requestId }: Leaf): void {
-    const { metadata } = JSON.parse(body.toString()) as { metadata?: { tenant_uid?: string; correlation_uid?: string } };
-    if (tenantId !== null && metadata?.tenant_uid !== tenantId) this.#fault({ kind: 'column', index, detail: 'tenant_id is not the tenant of the event' });
-    if (requestId !== null && metadata?.correlation_uid !== requestId) this.#fault({ kind: 'column', index, detail: 'request_id is not the request of the event' });
-    if (tenantId === null && metadata?.tenant_uid !== undefined) this.#fault({ kind: 'column', index, detail: 'tenant_id was taken away' });
+    if (this.head.prunedBelow > 0 && body.includes(`"pruned_below":${this.head.prunedBelow},`)) this.#pruningRecorded = true;
+    // Nearly always they agree, which is seen without parsing: within a string of JSON these quotes would be escaped.
+    if (tenantId !== null && requestId !== null && body.includes(`"correlation_uid":"${requestId}","tenant_uid":${JSON.stringify(tenantId)}`)) return;
+    const metadata = metadataOf(body);
+    if (metadata === undefined) {
+      this.#fault({ kind: 'column', index, detail: 'the leaf is no event' });
+      return;
+    }
+    if ((metadata.tenant_uid ?? null) !== tenantId) this.#fault({ kind: 'column', index, detail: 'tenant_id is not the tenant of the event' });
+    const uuid = metadata.correlation_uid !== undefined && UUID.test(metadata.correlation_uid) ? metadata.correlation_uid : null;
+    if (uuid !== requestId) this.#fault({ kind: 'column', index, detail: 'request_id is not the request of the event' });
   }
 
   async #read(start: number, end: number): Promise<Map<number, Leaf>> {
@@ -187,10 +213,21 @@ class DatabaseVerification {
 
   async #checkBeyond(): Promise<void> {
     const { rows: [row] } = await this.client.query<{ index: string | null }>('SELECT min(index) AS index FROM audit_leaves WHERE index >= $1 OR index < $2', [this.head.size, this.head.prunedBelow]);
+    if (this.head.prunedBelow > 0 && !this.#pruningRecorded) this.#fault({ kind: 'missing', index: 0, detail: `the leaves below ${this.head.prunedBelow} are gone, and the log has no record of their pruning` });
     if (row!.index !== null) this.#fault({ kind: 'inserted', index: Number(row!.index), detail: 'the log never gave this index to a leaf that it still has' });
   }
 
   #fault(fault: LogFault): void {
     if (this.#faults.length < FAULTS_MAX) this.#faults.push(fault);
+  }
+}
+
+/** @returns undefined for what is no event */
+function metadataOf(body: Buffer): { tenant_uid?: string; correlation_uid?: string } | undefined {
+  try {
+    const event = JSON.parse(body.toString()) as { metadata?: unknown } | null;
+    return typeof event?.metadata === 'object' && event.metadata !== null ? event.metadata : undefined;
+  } catch {
+    return undefined; // the caller tells it as a fault
   }
 }

@@ -20,7 +20,7 @@ interface Tile {
   index: number;
   hashes: Buffer[];
   /** Undefined where this caller may not read the leaves, or they are pruned. */
-  entries: Buffer[] | 'pruned' | undefined;
+  entries: Buffer[] | 'pruned' | 'missing' | undefined;
 }
 
 /**
@@ -46,6 +46,8 @@ export async function verifyRemote(log: RemoteLog, keys: readonly VerifierKey[],
         const fault = firstDifference(tile.index, tile.hashes, tile.entries);
         if (fault !== undefined) faults.push(fault);
         else leavesRead += tile.entries.length;
+      } else if (tile.entries === 'missing') {
+        faults.push({ kind: 'missing', index: tile.index * TILE_WIDTH, detail: `the leaves from here to ${tile.index * TILE_WIDTH + tile.hashes.length - 1} were signed, and are not all there` });
       } else if (tile.entries === 'pruned') {
         prunedBelow = (tile.index + 1) * TILE_WIDTH;
       }
@@ -87,7 +89,7 @@ async function readTile(log: RemoteLog, index: number, size: number): Promise<Ti
   ]);
   const split = splitHashes(hashes);
   if (split.length !== width) throw new Error(`tile 0/${index} has ${split.length} hashes in place of ${width}`);
-  return { index, hashes: split, entries: Buffer.isBuffer(entries) ? readEntryBundle(entries) : entries === 410 ? 'pruned' : undefined };
+  return { index, hashes: split, entries: Buffer.isBuffer(entries) ? readEntryBundle(entries) : entries === 410 ? 'pruned' : entries === 404 ? 'missing' : undefined };
 }
 
 /** @param expected statuses that are an answer too, and are returned as such */

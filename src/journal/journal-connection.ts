@@ -1,9 +1,10 @@
 import { Client } from 'pg';
 import type { Logger } from 'pino';
-import { entriesJson, PARTICIPANTS, type Operation, type Verdict } from './operation.ts';
+import { entriesJson, PARTICIPANTS, type Operation, type Participant, type Verdict } from './operation.ts';
+import { packLeaves } from './packed-leaves.ts';
 
-/** `journal_seal($1, audit_append(ledger_apply(journal_open($2), $3), $4))`: one statement, so one transaction and one round trip. */
-const COMMIT_SQL = `SELECT journal_seal($1, ${PARTICIPANTS.reduce((inner, name, index) => `${name}(${inner}, $${index + 3})`, 'journal_open($2)')}) AS verdicts`;
+/** `journal_seal($1, audit_append(ledger_apply(journal_open($2), $3), $4, $5))`: one statement, so one transaction and one round trip. */
+const COMMIT_SQL = commitSql();
 
 const CONNECT_TIMEOUT_MS = 2_000;
 const STATEMENT_TIMEOUT_MS = 5_000;
@@ -58,7 +59,7 @@ export class JournalConnection {
   async commit(batchId: string, operations: readonly Operation[]): Promise<Verdict[]> {
     const client = this.#client;
     if (!client) throw new CommitError('transient', new Error('not connected'));
-    const values = [batchId, operations.length, ...PARTICIPANTS.map((participant) => entriesJson(operations, participant))];
+    const values = [batchId, operations.length, ...PARTICIPANTS.flatMap((participant) => valuesOf(participant, operations))];
     try {
       const answer = await this.#ask<{ verdicts: string }>(client, { name: 'journal-commit', text: COMMIT_SQL, values });
       return parseVerdicts(answer.rows[0]!.verdicts);
@@ -171,6 +172,18 @@ export class JournalConnection {
       }
     }
   }
+}
+
+function commitSql(): string {
+  let next = 3;
+  const call = PARTICIPANTS.reduce((inner, name) => `${name}(${inner}, ${name === 'audit_append' ? `$${next++}, ` : ''}$${next++})`, 'journal_open($2)');
+  return `SELECT journal_seal($1, ${call}) AS verdicts`;
+}
+
+function valuesOf(participant: Participant, operations: readonly Operation[]): unknown[] {
+  if (participant !== 'audit_append') return [entriesJson(operations, participant)];
+  const { heads, bodies } = packLeaves(operations.map(({ entries }) => entries.audit_append));
+  return [heads, bodies];
 }
 
 /** Closes the socket at once, whatever the client is waiting for. */

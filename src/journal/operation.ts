@@ -3,14 +3,17 @@
  */
 export type Verdict = number;
 
-/** The participants of a commit, as SQL functions `f(verdicts smallint[], entries json) returns smallint[]`, in the order in which they decide. */
+/**
+ * The participants of a commit, as SQL functions `f(verdicts smallint[], entries json) returns smallint[]`, in the order in which they decide. Audit leaves
+ * are longer than all else, and go beside the JSON: see `packed-leaves.ts`.
+ */
 export const PARTICIPANTS = ['idempotency_claim', 'ledger_apply', 'audit_append', 'stored_responses_apply', 'idempotency_finish'] as const;
 export type Participant = (typeof PARTICIPANTS)[number];
 
 /** Admissions are refused under load and given up early; outcomes of admitted calls never are; refusals use what room is left. */
 export type Lane = 'admission' | 'outcome' | 'refusal';
 
-/** What each participant shall write, as the text of a JSON object. */
+/** What each participant shall write, as the text of a JSON object; that of `audit_append` has the leaf in a second line. */
 export type Entries = Partial<Record<Participant, string>>;
 
 /** One thing that commits as a whole. */

@@ -9,8 +9,8 @@ import { Spool, type SpooledOutcome } from './spool.ts';
 const OWN = '01890000-0000-7000-8000-000000000001';
 const DEAD = '01890000-0000-7000-8000-00000000000d';
 const ALIVE = '01890000-0000-7000-8000-00000000000a';
-const outcome = (id: string): SpooledOutcome => ({ entries: { audit_append: `{"id":"${id}","b":{"text":"ü\\n🙂"}}` }, otherwise: { verdict: 3, entries: { audit_append: `{"id":"${id}-late"}` } } });
-const idOf = ({ entries }: SpooledOutcome): string => (JSON.parse(entries.audit_append!) as { id: string }).id;
+const outcome = (id: string): SpooledOutcome => ({ entries: { audit_append: `{"id":"${id}"}\n{"text":"ü\\n🙂"}` }, otherwise: { verdict: 3, entries: { audit_append: `{"id":"${id}-late"}` } } });
+const idOf = ({ entries }: SpooledOutcome): string => (JSON.parse(entries.audit_append!.split('\n')[0]!) as { id: string }).id;
 const logger = pino({ level: 'silent' });
 
 let dir: string;

@@ -8,6 +8,7 @@ import type { VaultMethod, VaultReply } from './vault-roots.ts';
 const CONNECT_TIMEOUT_MS = 2_000;
 const REQUEST_TIMEOUT_MS = 3_000;
 const CONNECTIONS_MAX = 4;
+const ANSWER_BYTES_MAX = 1024 * 1024;
 
 /** Requests of {@link VaultRoots}, with a token that is kept alive. Not those of secrets: roots also delete, and have to know what is missing. */
 export class VaultRequests {
@@ -19,7 +20,7 @@ export class VaultRequests {
     this.#client = new VaultClient(settings);
     this.#session = new VaultSession(this.#client, settings.login, options);
     const connect = createConnector({ connectTimeoutMs: CONNECT_TIMEOUT_MS, anyAddress: true, tls: { cert: undefined, key: undefined, ca: settings.caFile }, proxy: { url: undefined, noProxy: undefined } });
-    this.#agent = new Agent({ connect, connections: CONNECTIONS_MAX, headersTimeout: REQUEST_TIMEOUT_MS, bodyTimeout: REQUEST_TIMEOUT_MS });
+    this.#agent = new Agent({ connect, connections: CONNECTIONS_MAX, headersTimeout: REQUEST_TIMEOUT_MS, bodyTimeout: REQUEST_TIMEOUT_MS, maxResponseSize: ANSWER_BYTES_MAX });
   }
 
   async ask(method: VaultMethod, path: string, body?: Readonly<Record<string, unknown>>): Promise<VaultReply> {

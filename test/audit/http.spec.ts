@@ -63,9 +63,14 @@ beforeAll(async () => {
   const other = await harness.request('POST', '/v1/chat/completions', { token: await harness.token({ tenant: 'globex', subject: 'dev@globex.example' }), body: { model: 'grok-beta', messages: [{ role: 'user', content: 'Say hello.' }] } });
   await other.text();
   globexRequestId = other.headers.get('x-request-id')!;
-  for (let n = 0; n < 12; n++) await (await harness.complete()).text();
-  await covered(requestId, acme);
+  let last = requestId;
+  for (let n = 0; n < 12; n++) {
+    const more = await harness.complete();
+    await more.text();
+    last = more.headers.get('x-request-id')!;
+  }
   await covered(globexRequestId, globex);
+  await covered(last, acme);
 });
 afterAll(async () => {
   await harness?.close();
@@ -165,7 +170,7 @@ describe('GET /audit/v1/checkpoint', () => {
     for (const token of [platform, acme, globex]) {
       const response = await get('checkpoint', token);
       expect([response.status, response.headers.get('content-type'), response.headers.get('cache-control')]).toEqual([200, 'text/plain; charset=utf-8', 'no-cache']);
-      expect((await verifyNote(await response.text())).size).toBeGreaterThan(28);
+      expect((await verifyNote(await response.text())).size).toBeGreaterThanOrEqual(28);
     }
   });
 });

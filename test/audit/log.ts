@@ -14,6 +14,7 @@ import type { VerifierKey } from '../../src/audit/signed-note.ts';
 import type { SigningKeys } from '../../src/audit/signing-keys.ts';
 import { readHead } from '../../src/audit/transparency-log.ts';
 import { systemClock } from '../../src/shared/clock.ts';
+import { appendLeaves } from '../support/append-leaves.ts';
 import { createTestDatabase } from '../support/test-database.ts';
 
 // A transparency log on a real PostgreSQL, without the gateway around it.
@@ -80,11 +81,7 @@ export async function startLog(): Promise<TestLog> {
       return { book, outside, registry, fired, resolved, gauge };
     },
     append: async (count, first = 0, tenant = 'acme') => {
-      const entries = Array.from({ length: count }, (_, place) => {
-        const { text, requestId } = eventText(first + place, tenant);
-        return `{"i":${place},"id":"${randomUUID()}","t":"${tenant}","r":"${requestId}","b":${text}}`;
-      });
-      await db.query('SELECT audit_append(journal_open($1), $2)', [count, `[${entries.join(',')}]`]);
+      await appendLeaves(db, Array.from({ length: count }, (_, place) => ({ ...eventText(first + place, tenant), id: randomUUID() })));
     },
     sequence: async () => {
       while ((await db.query<{ moved: number }>('SELECT audit_sequence(4096) AS moved')).rows[0]!.moved > 0);

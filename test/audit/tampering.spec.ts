@@ -11,6 +11,7 @@ import { readHead } from '../../src/audit/transparency-log.ts';
 import { verifyDatabase } from '../../src/audit/verify-database.ts';
 import { verifyRemote } from '../../src/audit/verify-remote.ts';
 import { systemClock } from '../../src/shared/clock.ts';
+import { appendLeaves } from '../support/append-leaves.ts';
 import { eventually, startHarness, type Harness } from '../support/harness.ts';
 import { asIntruder, eventText, leafBodies, LOGGER, makeSigningKeys, notesOf, startLog, tilesOver, type TestLog } from './log.ts';
 
@@ -42,11 +43,10 @@ beforeAll(async () => {
   const book = new LogBook(signing, new CheckpointFile(`${harness.settings.audit.checkpointFile}-of-test`), { fire: () => {}, resolve: () => {} }, systemClock, LOGGER, new Registry());
   await book.open(db);
   for (const count of [100, 156, 150, 330]) {
-    const entries = Array.from({ length: count }, (_, i) => {
+    await appendLeaves(db, Array.from({ length: count }, (_, i) => {
       const { text, tenant, requestId } = eventText(i, i % 3 === 0 ? 'globex' : 'acme');
-      return `{"i":${i},"id":"${requestId}","t":"${tenant}","r":"${requestId}","b":${text}}`;
-    });
-    await db.query('SELECT audit_append(journal_open($1), $2)', [count, `[${entries.join(',')}]`]);
+      return { id: requestId, tenant, requestId, text };
+    }));
     await db.query('SELECT audit_sequence(4096)');
     await book.grow(db);
     await book.sign(db);
@@ -103,8 +103,8 @@ describe('a log that nobody has touched', () => {
   });
 
   it('verifies while it grows: leaves without a checkpoint are no fault', async () => {
-    const { text } = eventText('new');
-    await db.query('SELECT audit_append(journal_open(1), $1)', [`[{"i":0,"id":"00000000-0000-4000-8000-000000000001","t":"acme","b":${text}}]`]);
+    const { text, requestId } = eventText('new');
+    await appendLeaves(db, [{ id: '00000000-0000-4000-8000-000000000001', tenant: 'acme', requestId, text }]);
     await db.query('SELECT audit_sequence(4096)');
     expect((await readHead(db)).size).toBeGreaterThan(size);
     expect((await byDatabase()).faults).toEqual([]);

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { Client } from 'pg';
+import { packLeaves } from '../../src/journal/packed-leaves.ts';
 import { LEDGER_VERDICT, type SettlementKind } from '../../src/cost/ledger-entry.ts';
 import { budgetState, createBudget, createTenant, hold, resolution, type BudgetState } from '../support/ledger.ts';
 import { createTestDatabase } from '../support/test-database.ts';
@@ -330,9 +331,9 @@ describe('a batch', () => {
     await createTenant(db, tenant, 100n);
     const ids = [randomUUID(), randomUUID(), randomUUID()];
     const holds = [60n, 60n, 40n].map((amount) => hold({ tenant, amount }));
-    const leaves = ids.map((id, index) => `{"id":"${id}","b":{"n":${index}, "text" :"é\\u00e9 1.0e2"}}`);
+    const { heads, bodies } = packLeaves(ids.map((id, index) => `{"id":"${id}"}\n{"n":${index}, "text" :"é\\u00e9 1.0e2"}`));
     const batch = randomUUID();
-    const { rows } = await db.query<{ verdicts: string }>('SELECT journal_seal($1, audit_append(ledger_apply(journal_open(3), $2), $3)) AS verdicts', [batch, placed(holds), placed(leaves)]);
+    const { rows } = await db.query<{ verdicts: string }>('SELECT journal_seal($1, audit_append(ledger_apply(journal_open(3), $2), $3, $4)) AS verdicts', [batch, placed(holds), heads, bodies]);
     expect(rows[0]!.verdicts).toBe('010');
     const found = await db.query<{ id: string; text: string }>("SELECT id, convert_from(body, 'UTF8') AS text FROM audit_pending WHERE id = ANY ($1) ORDER BY arrival", [ids]);
     expect(found.rows).toEqual([0, 2].map((index) => ({ id: ids[index], text: `{"n":${index}, "text" :"é\\u00e9 1.0e2"}` })));
@@ -341,8 +342,10 @@ describe('a batch', () => {
 
   it('is all or nothing: one leaf that is too large undoes the holds beside it', async () => {
     const budget = await createTenant(db, tenant, 100n);
-    const commit = (bytes: number): Promise<unknown> =>
-      db.query('SELECT journal_seal($1, audit_append(ledger_apply(journal_open(1), $2), $3))', [randomUUID(), placed([hold({ tenant, amount: 10n })]), placed([`{"id":"${randomUUID()}","b":"${'x'.repeat(bytes - 2)}"}`])]);
+    const commit = (bytes: number): Promise<unknown> => {
+      const { heads, bodies } = packLeaves([`{"id":"${randomUUID()}"}\n${'x'.repeat(bytes)}`]);
+      return db.query('SELECT journal_seal($1, audit_append(ledger_apply(journal_open(1), $2), $3, $4))', [randomUUID(), placed([hold({ tenant, amount: 10n })]), heads, bodies]);
+    };
     await commit(65_535);
     await expect(commit(65_536)).rejects.toMatchObject({ code: '23514' });
     expect((await budgetState(db, budget)).held).toBe(10n);

@@ -12,6 +12,7 @@ import { GrowingTree } from '../../src/audit/growing-tree.ts';
 import { LogBook } from '../../src/audit/log-book.ts';
 import { Sequencer } from '../../src/audit/sequencer.ts';
 import { systemClock } from '../../src/shared/clock.ts';
+import { appendLeaves } from '../support/append-leaves.ts';
 import { eventually } from '../support/harness.ts';
 import { createTestDatabase } from '../support/test-database.ts';
 
@@ -46,8 +47,7 @@ async function connect(): Promise<Client> {
 }
 
 function append(client: Client, texts: readonly string[]): Promise<unknown> {
-  const entries = `[${texts.map((text, i) => `{"i":${i},"id":"${randomUUID()}","b":${text}}`).join(',')}]`;
-  return client.query('SELECT audit_append(journal_open($1), $2)', [texts.length, entries]);
+  return appendLeaves(client, texts.map((text) => ({ id: randomUUID(), text })));
 }
 
 async function leaves(): Promise<Leaf[]> {

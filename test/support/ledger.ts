@@ -63,7 +63,7 @@ export function resolution(kind: SettlementKind, holdId: string, ticks: bigint):
 
 /** An operation that only writes a leaf, of about the given size. */
 export function leafOperation(lane: Operation['lane'], { id = randomUUID(), bytes = 40 }: { id?: string; bytes?: number } = {}): Operation {
-  return { id, lane, entries: { audit_append: `{"id":"${id}","b":{"leaf":"${'x'.repeat(bytes)}"}}` } };
+  return { id, lane, entries: { audit_append: `{"id":"${id}"}\n{"leaf":"${'x'.repeat(bytes)}"}` } };
 }
 
 /** How often a leaf is in the log. */

@@ -94,10 +94,13 @@ describe('the place of roots', () => {
     const other = await FakeTransit.start();
     const away = vaultRequests(TOKEN, other.url);
     const elsewhere = new VaultRoots((...args) => away.ask(...args), place('vault'));
-    for (const attempt of [() => elsewhere.open(epoch, sealed), () => elsewhere.destroy(epoch.id)]) await expect(attempt()).rejects.toThrow('VAULT_ADDR, VAULT_NAMESPACE or VAULT_TRANSIT_MOUNT: this is not where');
-    expect((await keepers.Vault.open(epoch, sealed)).equals(SECRET)).toBe(true);
-    await away.close();
-    await other.close();
+    try {
+      for (const attempt of [() => elsewhere.open(epoch, sealed), () => elsewhere.destroy(epoch.id)]) await expect(attempt()).rejects.toThrow('VAULT_ADDR, VAULT_NAMESPACE or VAULT_TRANSIT_MOUNT: this is not where');
+      expect((await keepers.Vault.open(epoch, sealed)).equals(SECRET)).toBe(true);
+    } finally {
+      await away.close();
+      await other.close();
+    }
   });
 
   it('is the same for two replicas that come first at once', async () => {
