@@ -213,8 +213,8 @@ class DatabaseVerification {
 
   async #checkBeyond(): Promise<void> {
     const { rows: [row] } = await this.client.query<{ index: string | null }>('SELECT min(index) AS index FROM audit_leaves WHERE index >= $1 OR index < $2', [this.head.size, this.head.prunedBelow]);
-    if (this.head.prunedBelow > 0 && !this.#pruningRecorded) this.#fault({ kind: 'missing', index: 0, detail: `the leaves below ${this.head.prunedBelow} are gone, and the log has no record of their pruning` });
     if (row!.index !== null) this.#fault({ kind: 'inserted', index: Number(row!.index), detail: 'the log never gave this index to a leaf that it still has' });
+    if (this.head.prunedBelow > 0 && !this.#pruningRecorded) this.#fault({ kind: 'missing', index: 0, detail: `the leaves below ${this.head.prunedBelow} are gone, and the log has no record of their pruning` });
   }
 
   #fault(fault: LogFault): void {
