@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import { clientIp } from '../shared/client-ip.ts';
+import { routeOf } from '../shared/route-of.ts';
 import type { EntityManager } from 'typeorm';
 import { uuid } from '../shared/uuid.ts';
 import { packLeaves } from '../journal/packed-leaves.ts';
@@ -24,7 +25,7 @@ export interface ConfigurationChange {
 }
 
 export function originOf(request: FastifyRequest): ChangeOrigin {
-  return { requestId: request.id, actor: actorOf(request.principal), operation: `${request.method} ${request.routeOptions.url}`, ip: clientIp(request) };
+  return { requestId: request.id, actor: actorOf(request.principal), operation: routeOf(request)!, ip: clientIp(request) };
 }
 
 /** Records a change of configuration in the transaction that makes it: neither is there without the other. */

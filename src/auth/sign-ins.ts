@@ -3,6 +3,7 @@ import { actorOf } from '../audit/audit-event.ts';
 import type { Refusals } from '../audit/refusals.ts';
 import { clientIp } from '../shared/client-ip.ts';
 import type { Clock } from '../shared/clock.ts';
+import { routeOf } from '../shared/route-of.ts';
 import { uuid } from '../shared/uuid.ts';
 import type { Principal } from './principal.ts';
 
@@ -32,7 +33,7 @@ export class SignIns {
     this.#credentials.add(credential);
     const id = uuid();
     this.refusals.record({
-      id, phase: 'change', timeMs: this.clock.nowMs(), requestId: id, actor: actorOf(principal), operation: `${request.method} ${request.routeOptions.url}`, ip: clientIp(request),
+      id, phase: 'change', timeMs: this.clock.nowMs(), requestId: id, actor: actorOf(principal), operation: routeOf(request)!, ip: clientIp(request),
       httpStatus: 200, errorCode: undefined, activity: 'create', authentication: principal.keyId === undefined ? 'oauth2' : 'api_key',
       details: { sign_in: { first_request: request.id, roles: principal.roles, mtls: principal.mtls, client_certificate: principal.certificate?.fingerprint, expires_at: timeText(principal.expiresAtMs) } },
     });

@@ -8,6 +8,7 @@ import { Refusals } from '../audit/refusals.ts';
 import { CLOCK, type Clock } from './clock.ts';
 import { asGatewayError, errorBody, errorHeaders, GatewayError } from './gateway-error.ts';
 import { LOGGER } from './logger.ts';
+import { routeOf } from './route-of.ts';
 
 /** The one place where an error becomes an answer, and a refusal becomes a record. */
 @Catch()
@@ -44,7 +45,7 @@ export class ErrorFilter implements ExceptionFilter {
     this.refusals.record({
       id: uuid(), phase: 'refusal', timeMs: this.clock.nowMs(), requestId: request.id, actor: actorOf(request.principal),
       // A path that is no route may hold anything; it is not repeated.
-      operation: request.routeOptions.url === undefined ? `${request.method} (no route)` : `${request.method} ${request.routeOptions.url}`,
+      operation: routeOf(request) ?? `${request.method} (no route)`,
       ip: clientIp(request), httpStatus: error.status, errorCode: error.code, activity: 'create', ...(error.code === 'invalid_token' ? { authentication: 'unknown' } : {}),
       details: { decision: error.decision, param: error.param ?? undefined },
     });

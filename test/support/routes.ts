@@ -4,7 +4,7 @@ export interface Route {
 }
 
 /** Fastify prints a route that ends in a wildcard without what stands before it. */
-const WILDCARDS = ['/audit/v1/tile/*'];
+export const WILDCARDS = ['/audit/v1/tile/*'];
 
 interface Router {
   printRoutes(options: object): string;
