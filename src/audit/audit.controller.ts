@@ -69,7 +69,7 @@ export class AuditController {
   }
 
   @Get('tile/*')
-  @ApiParam({ name: '*', description: '<level>/<number>[.p/<width>], or entries/<number>[.p/<width>]; numbers as x001/x234/067' })
+  @ApiParam({ name: 'path', description: '<level>/<number>[.p/<width>], or entries/<number>[.p/<width>]; numbers as x001/x234/067' })
   @ApiProduces('application/octet-stream')
   @ApiAnswers(200, Type.String({ format: 'binary' }), [403, 404, 410])
   async tile(@Req() request: FastifyRequest, @Res() reply: FastifyReply): Promise<void> {

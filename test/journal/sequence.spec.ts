@@ -277,6 +277,6 @@ describe('the sequencer', () => {
     await sequencer.stop();
     expect(Number(now!.count) - before.length).toBeGreaterThanOrEqual(2);
     const { rows } = await db.query<{ gap: number | null }>("SELECT extract(epoch FROM max(gap))::float AS gap FROM (SELECT signed_at - lag(signed_at) OVER (ORDER BY size) AS gap FROM audit_checkpoints WHERE size > $1) g", [before.at(-1)!]);
-    expect(rows[0]!.gap).toBeLessThan(3); // on a machine that has other things to do
+    expect(rows[0]!.gap).toBeLessThan(6); // on a machine that has other things to do
   });
 });

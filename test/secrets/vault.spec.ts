@@ -173,10 +173,10 @@ describe('a token', () => {
   });
 
   it('is renewed before its lease ends, and goes on without another login', async () => {
-    vault.lease = { seconds: 1, renewable: true, maxSeconds: 1_000 };
+    vault.lease = { seconds: 3, renewable: true, maxSeconds: 1_000 }; // shorter ones end before a busy machine gets to renew them
     const secrets = secretsWith(APPROLE);
     const sealed = await secrets.seal(NAME, VALUE);
-    await eventually(() => vault.callsOf('auth/token/renew-self').filter(({ status }) => status === 200).length >= 3);
+    await eventually(() => vault.callsOf('auth/token/renew-self').filter(({ status }) => status === 200).length >= 2, 15_000);
     expect(await secrets.open(NAME, sealed)).toBe(VALUE);
     expect(vault.callsOf('auth/approle/login')).toHaveLength(1);
     expect(vault.calls.filter(({ status }) => status !== 200)).toEqual([]);

@@ -61,6 +61,8 @@ describe('parseResponseRequest', () => {
     ['right tools', { input: 'Hi', tools: Array(200_000).fill({ type: 'function' }) }],
   ])('refuses a long wrong list of %s fast', (_, change) => {
     const body = Buffer.from(JSON.stringify(change));
-    expect(cpuMs(() => expect(() => parseResponseRequest(body)).toThrow(expect.objectContaining({ code: 'invalid_request' })))).toBeLessThan(700);
+    // The least of three: what else the process does meanwhile, collecting garbage say, is not the parser's.
+    const tries = [1, 2, 3].map(() => cpuMs(() => expect(() => parseResponseRequest(body)).toThrow(expect.objectContaining({ code: 'invalid_request' }))));
+    expect(Math.min(...tries)).toBeLessThan(700);
   });
 });
