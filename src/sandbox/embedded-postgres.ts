@@ -245,7 +245,8 @@ async function launch(
     port, listen_addresses: '127.0.0.1', unix_socket_directories: '', max_connections: options.maxConnections ?? 100, shared_buffers: '128MB',
     // Values of rows and statements stay out of the log: they may be what a customer wrote.
     log_error_verbosity: 'terse', log_min_error_statement: 'panic', log_checkpoints: 'off',
-    ...(options.durable ? {} : { fsync: 'off', full_page_writes: 'off' }),
+    // Checkpoints of the database write pages whole again, and stall commits: under load, rarer ones.
+    ...(options.durable ? { max_wal_size: '4GB', checkpoint_timeout: '15min' } : { fsync: 'off', full_page_writes: 'off' }),
   };
   const args = ['-D', cluster.data, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])];
   const logFile = await openLog(cluster.home);
