@@ -111,20 +111,23 @@ export class CreateTransparencyLog20261126000000 implements MigrationInterface {
         RETURN verdicts;
       END $$;
 
+      -- Leaves are read where they lie, in their order: through a sort, or a list of what was deleted, their bytes would be copied once more.
+      -- Nobody else deletes from audit_pending, and whoever sequences has the lock on the head.
       CREATE OR REPLACE FUNCTION audit_sequence(leaves_max int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$
       DECLARE
         first_index bigint;
+        taken tid[];
         moved int;
       BEGIN
         SELECT size INTO first_index FROM audit_head FOR UPDATE;
         PERFORM audit_ensure_partition(first_index + leaves_max);
-        WITH taken AS (
-          DELETE FROM audit_pending WHERE ctid = ANY (ARRAY(SELECT ctid FROM audit_pending ORDER BY arrival LIMIT leaves_max))
-          RETURNING arrival, id, tenant_id, request_id, body
-        )
+        taken := ARRAY(SELECT ctid FROM audit_pending ORDER BY arrival LIMIT leaves_max);
         INSERT INTO audit_leaves (index, id, tenant_id, request_id, leaf_hash, body)
-          SELECT first_index + row_number() OVER (ORDER BY arrival) - 1, id, tenant_id, request_id, sha256('\\x00'::bytea || body), body FROM taken;
+          SELECT first_index + t.place - 1, p.id, p.tenant_id, p.request_id, sha256('\\x00'::bytea || p.body), p.body
+          FROM unnest(taken) WITH ORDINALITY AS t (row, place) JOIN audit_pending p ON p.ctid = t.row;
         GET DIAGNOSTICS moved = ROW_COUNT;
+        IF moved <> cardinality(taken) THEN RAISE EXCEPTION 'pending leaves changed while they were sequenced'; END IF;
+        DELETE FROM audit_pending WHERE ctid = ANY (taken);
         IF moved > 0 THEN
           UPDATE audit_head SET size = first_index + moved, sequenced_at = now();
         END IF;
