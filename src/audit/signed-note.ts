@@ -71,8 +71,7 @@ export function formatNote({ text, signatures }: SignedNote): string {
 /** @throws {Error} for what is no signed note */
 export function parseNote(note: string): SignedNote {
   const end = note.lastIndexOf('\n\n');
-  // eslint-disable-next-line no-control-regex
-  if (end < 0 || !note.endsWith('\n') || /[\u0000-\u0009\u000b-\u001f]/.test(note)) throw new Error('this is no signed note');
+  if (end < 0 || !note.endsWith('\n') || /[\p{Cc}--\n]/v.test(note)) throw new Error('this is no signed note');
   const lines = note.slice(end + 2, -1).split('\n');
   if (lines.length > SIGNATURES_MAX) throw new Error(`a note has at most ${SIGNATURES_MAX} signatures here`);
   const signatures = lines.map((line): NoteSignature => {
